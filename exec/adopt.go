@@ -1,0 +1,287 @@
+package exec
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"p2pnode"
+	"p2pnode/exec/logs"
+)
+
+// adoption is what the look at one service brought to light at the start of exec:
+// a process to go on with, or the end of one that nobody saw.
+type adoption struct {
+	name  string
+	rec   record
+	held  *Kept // what the keeper holds of it
+	log   *logs.Log
+	found *found   // nil: nothing lives
+	proc  *process // of found
+	ended *evEnded // nil: nothing was there, or it lives
+	left  leftover
+	words p2pnode.Excerpt    // of the end that nobody saw
+	tale  *p2pnode.ExecEvent // of the failure before this life, should nobody have heard of it
+}
+
+// leftover is what the first start of a service must clear away: processes of an
+// earlier life whose main process is gone. The zero value is nothing.
+type leftover struct {
+	there   bool
+	session int    // that the dead one led
+	ticks   uint64 // when it was started
+}
+
+// adoptDoor finds a living door first: it may hold what the others need.
+func (r *runner) adoptDoor() {
+	k := r.kids[p2pnode.SelfDoor]
+	if k == nil {
+		return
+	}
+	a := r.findCopy(p2pnode.SelfDoor, nil)
+	a.log = k.log
+	if a.found == nil {
+		r.foundDead(&a)
+		k.left = a.left
+		return // one that died meanwhile is simply started
+	}
+	if r.handed == nil {
+		r.keeper.expect()
+	}
+	r.goOnWith(&a)
+	r.takeOn(&a)
+	r.policy.out = nil
+	r.policy.adopt(time.Now(), *a.found)
+	r.watch(k, a.found.inc)
+}
+
+// adoptRest looks for living copies of everything else, by all evidence, and then
+// lets the policy start what is not there.
+func (r *runner) adoptRest(ctx context.Context, srv *server) {
+	kept := map[string]Kept{}
+	switch {
+	case r.handed != nil:
+		kept = r.handed.kept
+	case srv.doorAdopted():
+		kept = r.keeper.waitHeld(ctx, keeperWait)
+	}
+	var seen []*adoption
+	for name, log := range r.known() {
+		if name == p2pnode.SelfDoor {
+			continue
+		}
+		var held *Kept
+		if h, ok := kept[name]; ok {
+			held = &h
+		}
+		a := r.findCopy(name, held)
+		a.log = log
+		r.goOnWith(&a)
+		seen = append(seen, &a)
+	}
+	r.do(func() { r.boot(seen) })
+	r.takeLate() // of a keeper that stopped writing while this went on
+}
+
+// goOnWith continues the log of a service that lived on or died unseen: what the
+// last exec wrote, what the keeper wrote in its place, what the kernel still holds.
+func (r *runner) goOnWith(a *adoption) {
+	cut := r.cutShort(a)
+	if a.found == nil && a.ended == nil && !cut {
+		return
+	}
+	var fifo *os.File
+	if a.held != nil {
+		fifo = a.held.FIFO
+	}
+	path := a.rec.Fifo
+	if path == "" && a.proc != nil { // the record is lost: the process itself says where it writes
+		path, _ = os.Readlink(procPath(a.proc.pid, "fd/1"))
+		a.rec.Fifo = path
+	}
+	switch {
+	case cut:
+		a.rec.Log = a.rec.Replaced.Log // the run before is what there is to tell
+	case a.rec.Starting:
+		a.rec.Log = a.log.End() // all that was read by then was of the run before
+	}
+	err := a.log.Adopt(path, fifo, a.rec.Log)
+	switch {
+	case a.found == nil:
+		a.log.Drain()
+		a.words = a.log.Excerpt()
+	case err != nil:
+		r.degraded.set("log of "+a.name, err)
+	}
+	a.tale = a.untold(cut)
+}
+
+// cutShort reports whether the last exec died in the middle of a restart: it had
+// written down that it would start a life, and none is there.
+func (r *runner) cutShort(a *adoption) bool {
+	return a.found == nil && a.ended == nil && a.rec.Starting && a.rec.Replaced != nil && r.recordedHere(a.rec)
+}
+
+// boot hands the policy all that was found, in one step, and watches it from then
+// on: an end that is told before its beginning would be lost.
+func (r *runner) boot(seen []*adoption) {
+	ev := evBoot{life: r.rememberedLife()}
+	for _, a := range seen {
+		k := r.kids[a.name]
+		if k == nil {
+			continue
+		}
+		k.left = a.left
+		if a.tale != nil {
+			r.feed.publish(*a.tale)
+			if a.found == nil && a.ended == nil {
+				k.untold = a.rec.Replaced
+			}
+		}
+		switch {
+		case a.found != nil:
+			r.takeOn(a)
+			ev.found = append(ev.found, *a.found)
+		case a.ended != nil:
+			k.last, k.excerpt = &a.ended.exit, &a.words
+			r.foundDead(a)
+			ev.ended = append(ev.ended, *a.ended)
+		}
+	}
+	r.step(ev)
+	if r.handed != nil && r.handed.stop {
+		r.step(evShutdown{within: r.cfg.ShutdownTimeout})
+	}
+	for _, f := range ev.found {
+		r.watch(r.kids[f.name], f.inc)
+	}
+	r.tellReturn()
+	r.lookAtChildren() // after a self-exec a stop may have been missed
+	r.stopUndeclared()
+	r.clearFIFOs()
+}
+
+// clearFIFOs removes the FIFOs of lives that are over: of an exec that was killed, or
+// that ended before it did this itself.
+func (r *runner) clearFIFOs() {
+	used := map[string]bool{}
+	for _, k := range r.kids {
+		if s := r.policy.svcs[k.spec.Name]; s != nil && s.start != nil {
+			used[k.spec.Name] = true // its FIFO is being made
+		}
+		used[k.log.Path()] = true
+	}
+	paths, _ := filepath.Glob(filepath.Join(runDir(r.cfg.Dir), "*.fifo"))
+	for _, path := range paths {
+		name, _, _ := strings.Cut(filepath.Base(path), "-"+strconv.FormatUint(r.state.epoch, 16)+"-")
+		if !used[path] && !used[name] {
+			os.Remove(path)
+		}
+	}
+}
+
+// untold is the failure that the recorded life mended, or was to, if that was a
+// short while ago: the exec that mended it may have died before the node process
+// heard of it. One that was reported is known there by its incarnation and not
+// reported again.
+func (a *adoption) untold(cut bool) *p2pnode.ExecEvent {
+	was := a.rec.Replaced
+	if was == nil || time.Since(was.Detected) > retellFor {
+		return nil
+	}
+	ev := p2pnode.ExecEvent{
+		At: a.rec.Started, Event: p2pnode.FactActed, Service: a.name, Target: was.Target, New: a.rec.Inc.String(), PID: a.rec.PID,
+		Class: was.Class, Exit: a.rec.Last, By: was.By, DetectedAt: was.Detected, VerifiedAt: was.Detected,
+	}
+	words := a.words
+	switch {
+	case cut: // this exec starts it, in a moment
+		ev.New, ev.By, ev.At = "", p2pnode.By{Kind: p2pnode.ByExec}, time.Now()
+	default:
+		words = a.log.ExcerptOf(was.Log, a.rec.Log)
+		if ev.At.IsZero() {
+			ev.At = was.Detected // it was killed before it wrote down when
+		}
+	}
+	ev.StartedAt, ev.Excerpt = ev.At, &words
+	return &ev
+}
+
+// foundDead notes an end that no exec saw.
+func (r *runner) foundDead(a *adoption) {
+	if a.ended != nil {
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistEnded, Service: a.name, Old: a.ended.inc.String(), Class: classOf(a.ended.exit), Detail: "found dead"})
+	}
+}
+
+// takeOn makes a found process the service's main process.
+func (r *runner) takeOn(a *adoption) {
+	k := r.kids[a.name]
+	k.proc, k.last = a.proc, a.rec.Last
+	r.recordFound(a)
+	r.mains.Store(a.proc.pid, true)
+	if a.name != p2pnode.SelfDoor { // a door that comes later has nothing of it
+		r.keeper.keep(Kept{Service: a.name, Incarnation: a.found.inc, PID: a.proc.pid, FIFO: k.log.FIFO(), Pidfd: a.proc.fd})
+	}
+	r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistAdopted, Service: a.name, Old: a.found.inc.String(), PID: a.proc.pid})
+}
+
+// recordFound completes the record of a copy that other evidence than its record led
+// to: the exec that started it died between fork and record. Should it die unseen too,
+// nobody would know that it ever ran.
+func (r *runner) recordFound(a *adoption) {
+	rec := a.rec
+	if rec.PID == a.proc.pid && rec.Inc == a.found.inc {
+		return
+	}
+	if rec.Inc != a.found.inc {
+		rec = record{Fifo: rec.Fifo}
+	}
+	rec.Service, rec.Inc, rec.Starting, rec.Preparing = a.name, a.found.inc, false, false
+	rec.PID, rec.Ticks, rec.BootID, rec.PidNS, rec.Started = a.proc.pid, a.proc.ticks, r.bootID, r.pidNS, a.found.started
+	r.remember(rec)
+}
+
+// known is all that is declared or still runs by its record, with its log.
+func (r *runner) known() map[string]*logs.Log {
+	out := map[string]*logs.Log{}
+	r.ask(func() {
+		for _, name := range r.state.names() {
+			if r.kids[name] == nil && p2pnode.ValidServiceName(name) && r.stillRuns(name) {
+				if r.equip(p2pnode.ServiceSpec{Name: name, Command: []string{name}}) == nil {
+					s := r.policy.add(time.Now(), p2pnode.ServiceSpec{Name: name, Command: []string{name}})
+					s.stopped, s.removed = true, true
+				}
+			}
+		}
+		for name, k := range r.kids {
+			out[name] = k.log
+		}
+	})
+	return out
+}
+
+// stillRuns reports whether the recorded process of an undeclared service lives.
+func (r *runner) stillRuns(name string) bool {
+	rec, ok := r.state.get(name)
+	if ok && r.recordedHere(rec) {
+		if p, ok := watchPID(rec.PID, rec.Ticks); ok {
+			p.close()
+			return true
+		}
+	}
+	return false
+}
+
+func (r *runner) stopUndeclared() {
+	for _, name := range sortedKeys(r.policy.svcs) {
+		if s := r.policy.svcs[name]; s.removed && s.phase == idle {
+			r.policy.out = nil
+			r.policy.forget(s)
+			r.applyForget(name)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package exec
+
+import (
+	"fmt"
+	"net"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"p2pnode"
+)
+
+// killExec kills the daemon and starts it anew.
+func (h *host) killExec() {
+	h.t.Helper()
+	st, err := h.c.Status(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	kill9(h.t, st.PID)
+	h.cmd.Wait()
+	eventually(h.t, "the old exec is gone", func() bool { return !alive(st.PID) })
+	h.start()
+}
+
+// Real programs hide their marks: nginx renames its processes and so wipes the
+// cookie. Each is adopted three times, once without its record.
+func TestRealProgramsAreAdopted(t *testing.T) {
+	addr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(addr)
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "nginx.conf")
+	text := fmt.Sprintf("daemon off; pid %s/nginx.pid; error_log stderr; events {} http { access_log off; server { listen %s; } }", dir, addr)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	redis := freeAddr(t)
+	_, redisPort, _ := net.SplitHostPort(redis)
+	for _, c := range []struct {
+		name, addr string
+		argv       []string
+	}{
+		{"nginx", "127.0.0.1:" + port, []string{"nginx", "-c", conf, "-e", "stderr"}},
+		{"redis", redis, []string{"redis-server", "--port", redisPort, "--save", "", "--dir", dir}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := osexec.LookPath(c.argv[0]); err != nil {
+				t.Skipf("SKIPPED: %s is not installed here", c.argv[0])
+			}
+			h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{{Name: c.name, Command: c.argv, StopGrace: time.Second}}, Door: true})
+			was := h.await(c.name, p2pnode.StateUp)
+			answers := func() bool {
+				conn, err := net.Dial("tcp", c.addr)
+				if err == nil {
+					conn.Close()
+				}
+				return err == nil
+			}
+			eventually(t, "it answers", answers)
+			// The record alone must not be what adoption rests on.
+			for _, lose := range []bool{false, true, false} {
+				if lose {
+					os.Remove(filepath.Join(stateDir(h.dir), "services", c.name+".json"))
+				}
+				h.killExec()
+				now := h.await(c.name, p2pnode.StateUp)
+				if now.PID != was.PID || !now.Adopted || !answers() {
+					t.Fatalf("record lost %v: %+v, was %+v", lose, now, was)
+				}
+			}
+			kill9(t, was.PID)
+			h.awaitNew(c.name, was.PID)
+			eventually(t, "the next life answers", answers)
+		})
+	}
+}
+
+// Killed between fork and record: the copy is known by its lock alone.
+func TestACopyWithoutRecordIsAdopted(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+	was := h.await("web", p2pnode.StateUp)
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, _ := st.get("web")
+	rec.Starting, rec.PID, rec.Ticks = true, 0, 0
+	if err := st.put(rec); err != nil {
+		t.Fatal(err)
+	}
+	h.killExec()
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID || now.Incarnation != was.Incarnation {
+		t.Fatalf("%+v, was %+v", now, was)
+	}
+}
+
+// Somebody holds the lock who is not the service and is not seen as it: blocked,
+// never a second copy; a person may force it.
+func TestAHeldLockBlocksUntilForced(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+	h.await("web", p2pnode.StateUp)
+	if _, err := h.c.Stop(t.Context(), "web", VerbOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(runDir(h.dir), "web."+st.identity()+".lock")
+	lock, err := openLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := takeLock(lock); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	// A holder that cannot be seen: the description is in a socket's queue.
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(pair[0])
+	defer syscall.Close(pair[1])
+	if err := syscall.Sendmsg(pair[0], []byte("x"), syscall.UnixRights(int(lock.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	res, err := h.c.Start(t.Context(), "web", VerbOptions{})
+	if err != nil || res.OK || res.Services[0].State != p2pnode.StateBlocked {
+		t.Fatalf("%+v, %v, want blocked", res, err)
+	}
+	if res, err = h.c.Start(t.Context(), "web", VerbOptions{Force: true}); err != nil || !res.OK {
+		t.Fatalf("forced: %+v, %v", res, err)
+	}
+}
+
+func TestKeepServicesLeavesThemForTheNext(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+	was := h.await("web", p2pnode.StateUp)
+	if err := h.c.Shutdown(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	if !alive(was.PID) {
+		t.Fatal("the service was stopped")
+	}
+	h.start()
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID {
+		t.Errorf("%+v, was %+v", now, was)
+	}
+}
+
+// An exec that an init starts takes over from one that was started by hand; a
+// service does not notice.
+func TestASupervisedExecTakesOver(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}, Old: true})
+	was := h.await("web", p2pnode.StateUp)
+	first := h.cmd
+	h.cfg.Supervised = "yes"
+	h.start()
+	if err := first.Wait(); err == nil || first.ProcessState.ExitCode() != exitTakenOver {
+		t.Errorf("the old exec ended with %v", err)
+	}
+	h.dial()
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID || !now.Adopted {
+		t.Errorf("%+v, was %+v", now, was)
+	}
+}

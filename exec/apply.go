@@ -1,0 +1,341 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"p2pnode"
+
+	"golang.org/x/sys/unix"
+)
+
+// apply carries out one effect. It runs on the loop, so nothing here may wait.
+func (r *runner) apply(eff effect) {
+	switch e := eff.(type) {
+	case effOpen:
+		if err := r.equip(e.spec); err != nil {
+			r.degraded.set(e.spec.Name, err)
+		}
+	case effStart:
+		r.applyStart(e)
+	case effSignal:
+		r.applySignal(e)
+	case effKill:
+		r.applyKill(e)
+	case effGiveUp:
+		if k := r.kids[e.name]; k != nil && k.giveUp != nil {
+			k.giveUp()
+		}
+	case effCleanup:
+		r.applyCleanup(e)
+	case effLeftSo:
+		rec, ok := r.state.get(e.name)
+		if ok && rec.Inc == e.inc {
+			rec.Ended = &e.exit
+			r.remember(rec)
+		}
+	case effEvent:
+		r.applyEvent(e.event)
+	case effAnswer:
+		r.applyAnswer(e)
+	case effRefused:
+		r.metrics.refused(e.reason)
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistRefused, Service: e.name, Reason: string(e.reason), Op: e.op})
+	case effCheck:
+		r.applyCheck(e)
+	case effDrain:
+		r.applyDrain(e.name)
+	case effLook:
+		r.applyLook(e.name)
+	case effProbe:
+		r.applyProbe(e.name)
+	case effPersist:
+		r.save(nil)
+	case effDeath:
+		r.keeper.spread(e.life)
+	case effForget:
+		r.applyForget(e.name)
+	case effReloaded:
+		r.reloads[e.id] = e.result
+	case effDone:
+		r.over = true
+	}
+}
+
+func (r *runner) applyStart(e effStart) {
+	k := r.kids[e.name]
+	if k == nil {
+		return
+	}
+	k.spec = r.policy.svcs[e.name].spec
+	job := startJob{eff: e, spec: k.spec, id: k.id, old: k.proc, left: k.left, untold: k.untold, log: k.log, last: k.last, cleaned: k.cleaned}
+	if k.notify != nil {
+		job.notify = k.notify.Path()
+	}
+	job.eff.starts = slices.Clone(e.starts)
+	ctx, giveUp := context.WithCancel(r.jobs)
+	k.giveUp = giveUp
+	r.wg.Go(func() {
+		defer giveUp()
+		res := r.start(ctx, job)
+		if res.proc != nil {
+			r.mains.Store(res.proc.pid, true)
+			r.handOver(job, res.proc)
+		}
+		r.do(func() { r.startDone(job, res) })
+		if res.proc != nil { // beside the hot path: what it was started from, should it keep failing
+			env, _ := r.envOf(job)
+			world := worldOf(job.spec, env)
+			r.do(func() { r.noteWorld(res.name, res.proc, world) })
+		}
+	})
+}
+
+func (r *runner) noteWorld(name string, p *process, world string) {
+	if k := r.kids[name]; k != nil && k.proc == p {
+		k.world = world
+	}
+}
+
+// handOver gives the keeper its duplicates before the start counts as done: they
+// are in the door's socket then, and survive this process.
+func (r *runner) handOver(job startJob, p *process) {
+	if job.spec.Name == p2pnode.SelfDoor {
+		return
+	}
+	r.keeper.keep(Kept{Service: job.spec.Name, Incarnation: job.eff.inc, PID: p.pid, FIFO: job.log.FIFO(), Pidfd: p.fd})
+}
+
+func (r *runner) startDone(job startJob, res startResult) {
+	k := r.kids[res.name]
+	if k == nil {
+		return
+	}
+	early := k.early
+	k.early = nil
+	if res.err != nil {
+		kind := startBroken
+		if cannot, ok := errors.AsType[*cannotRun](res.err); ok {
+			kind = cannot.kind
+		}
+		k.world = res.world
+		if kind == startTraced {
+			k.world = ""
+		}
+		if kind == startRetry {
+			k.world = "" // a program open for writing shows in no attribute: only trying tells
+		}
+		r.cfg.Log.Warn().Str("service", res.name).Err(res.err).Msg("start failed")
+		r.step(evStartFailed{name: res.name, inc: res.inc, kind: kind, text: res.err.Error()})
+		return
+	}
+	k.proc, k.progress, k.left, k.untold = res.proc, progress{}, leftover{}, nil
+	r.metrics.started(res.name, job.eff.by.Kind)
+	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
+	for _, m := range early {
+		r.heard(res.name, m)
+	}
+	r.watch(k, res.inc)
+	r.lookAtChild(res.name) // a stop that came before we knew it raised no second signal
+	if job.old != nil {
+		old, oldInc, pid := job.old, job.eff.old, res.proc.pid
+		r.wg.Go(func() {
+			select {
+			case <-time.After(sweepAfter):
+			case <-r.jobs.Done(): // the last chance
+			}
+			job.id.sweep(oldInc, old.pid, old.ticks, pid)
+		})
+	}
+}
+
+// watch waits for the end of a kid's process, takes its last words, and tells.
+func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
+	p, name, log, group := k.proc, k.spec.Name, k.log, k.id.cgroup
+	r.wg.Go(func() {
+		defer p.close()
+		if err := p.wait(); err != nil {
+			return // let go, not dead
+		}
+		exit := r.memory.blame(p.pid, group.blame(inc.N, p.reap()))
+		exit.UptimeMS = ms(p.uptime())
+		if !exit.Unknown { // letGo may have closed the pidfd under our hands: the status is still there
+			r.exits.Store(name, evEnded{name: name, inc: inc, exit: exit})
+		}
+		r.mains.Delete(p.pid)
+		// Written here, ahead of the start that waits for told: the loop may be late.
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistEnded, Service: name, Old: inc.String(), PID: p.pid, Class: classOf(exit), Detail: exitText(exit)})
+		log.Drain()
+		excerpt := log.Excerpt()
+		r.do(func() { r.childEnded(name, inc, p, exit, excerpt) })
+		close(p.told)
+	})
+}
+
+func (r *runner) childEnded(name string, inc p2pnode.Incarnation, p *process, exit p2pnode.Exit, excerpt p2pnode.Excerpt) {
+	k := r.kids[name]
+	if k == nil {
+		return
+	}
+	if k.proc == p || k.proc == nil {
+		k.excerpt = &excerpt
+	}
+	k.last = &exit
+	r.step(evEnded{name: name, inc: inc, exit: exit})
+}
+
+func classOf(e p2pnode.Exit) p2pnode.Class {
+	if e.Signal != "" {
+		return p2pnode.ClassSignalled
+	}
+	return p2pnode.ClassExited
+}
+
+// applySignal asks a process to end.
+func (r *runner) applySignal(e effSignal) {
+	k := r.kids[e.name]
+	if k == nil || k.proc == nil {
+		return
+	}
+	r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistStopping, Service: e.name, Old: e.inc.String(), PID: k.proc.pid})
+	sig := unix.SignalNum("SIG" + k.spec.StopSignal)
+	if sig == 0 {
+		sig = unix.SIGTERM
+	}
+	k.proc.signal(sig)
+	k.proc.signal(unix.SIGCONT) // a stopped process cannot hear the first one
+}
+
+func (r *runner) applyKill(e effKill) {
+	k := r.kids[e.name]
+	if k == nil || k.proc == nil {
+		return
+	}
+	r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistKilled, Service: e.name, Old: e.inc.String(), PID: k.proc.pid, Reason: string(e.class)})
+	p, id := k.proc, k.id
+	r.wg.Go(func() { id.killTree(p) })
+}
+
+// applyCleanup ends what an orderly stopped service left behind.
+func (r *runner) applyCleanup(e effCleanup) {
+	k := r.kids[e.name]
+	if k == nil {
+		return
+	}
+	r.remember(record{Service: e.name, Inc: e.inc})
+	r.keeper.drop(e.name)
+	session := 0
+	if k.proc != nil {
+		session = stillSession(k.proc.pid, k.proc.ticks)
+	}
+	id, cleaned := k.id, make(chan struct{})
+	k.cleaned = cleaned
+	r.wg.Go(func() {
+		defer close(cleaned)
+		id.killRest(e.inc, session)
+		killPIDs(id.allCopies(e.inc, 0))
+		id.cgroup.remove()
+	})
+}
+
+// applyEvent adds the dead process's last words and publishes.
+func (r *runner) applyEvent(ev p2pnode.ExecEvent) {
+	if k := r.kids[ev.Service]; k != nil {
+		switch ev.Event {
+		case p2pnode.FactFailed:
+			if ev.PID != 0 { // it hangs or is frozen: its last words so far
+				words := k.log.Excerpt()
+				k.excerpt = &words
+			}
+			ev.Excerpt = k.excerpt
+			r.metrics.failed(ev.Service, ev.Class)
+		case p2pnode.FactActed:
+			ev.Excerpt = k.excerpt
+			r.auditAct(ev)
+		}
+	}
+	r.feed.publish(ev)
+	r.logEvent(ev)
+}
+
+// logEvent writes one line of what is known: fields that say nothing are left out.
+func (r *runner) logEvent(ev p2pnode.ExecEvent) {
+	line := r.cfg.Log.Info()
+	if ev.Event == p2pnode.FactFailed {
+		line = r.cfg.Log.Warn()
+	}
+	line = line.Str("service", ev.Service)
+	for _, f := range []struct{ name, value string }{
+		{"state", string(ev.State)}, {"class", string(ev.Class)}, {"held", string(ev.Held)}, {"by", string(ev.By.Kind)}, {"detail", ev.Detail},
+	} {
+		if f.value != "" {
+			line = line.Str(f.name, f.value)
+		}
+	}
+	if ev.PID != 0 {
+		line = line.Int("pid", ev.PID)
+	}
+	line.Msg("service " + string(ev.Event))
+}
+
+func (r *runner) applyAnswer(e effAnswer) {
+	ch := r.answers[e.id]
+	if ch == nil {
+		return
+	}
+	delete(r.answers, e.id)
+	ch <- e.answer // buffered
+}
+
+// applyProbe looks whether what a service waits for has changed.
+func (r *runner) applyProbe(name string) {
+	k := r.kids[name]
+	if k == nil {
+		return
+	}
+	s := r.policy.svcs[name]
+	spec, id, before, old := k.spec, k.id, k.world, k.proc
+	env, _ := r.envOf(startJob{eff: effStart{name: name, inc: s.inc}, spec: spec, id: id})
+	waitsFor := s.state
+	r.wg.Go(func() {
+		switch waitsFor {
+		case p2pnode.StateMissing, p2pnode.StateCrashLooping, p2pnode.StateBackoff:
+			if before != "" && worldOf(spec, env) == before || before == "" && waitsFor != p2pnode.StateMissing {
+				return
+			}
+		case p2pnode.StateBlocked:
+			if held, err := lockHeld(id.lockPath); err != nil || held {
+				return
+			}
+		case p2pnode.StateUnkillable:
+			if old != nil && !old.dead() {
+				return
+			}
+		default:
+			if old != nil && tracerOf(old.pid) != 0 {
+				return
+			}
+		}
+		r.do(func() { r.step(evWorld{name: name}) })
+	})
+}
+
+func (r *runner) applyForget(name string) {
+	if k := r.kids[name]; k != nil {
+		k.log.Close()
+		k.log.Remove()
+		if k.notify != nil {
+			k.notify.Close()
+		}
+		k.id.cgroup.remove()
+		k.id.removePIDGroups()
+	}
+	delete(r.kids, name)
+	r.remember(record{Service: name, Inc: r.policy.past[name]})
+	r.keeper.drop(name)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

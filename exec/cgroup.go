@@ -1,0 +1,216 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"p2pnode"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroups is a writable cgroup v2 subtree of ours, if the host grants one: the
+// only mark that no child can shed.
+type cgroups struct{ base string }
+
+// cgroup is the groups of one service, a fresh one for each incarnation:
+// base/SERVICE@N. Fresh, since a child that is forked straight into a group in
+// which cgroup.kill was ever written is killed at birth (measured on Linux 6.18).
+// nil works and holds nothing.
+type cgroup struct{ prefix string }
+
+// openCgroups makes the subtree for the given tag, in the v2 hierarchy at its
+// usual mount points. It first moves this process out of a service's group, where
+// an exec that a guard started was born: a kill of that service would end it.
+func openCgroups(tag string) *cgroups {
+	for _, root := range cgroupRoots {
+		var fs unix.Statfs_t
+		if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		own := ownCgroup()
+		if head, _, inside := strings.Cut(own, "/p2pnode-"); inside {
+			own = head
+			os.WriteFile(filepath.Join(root, own, "cgroup.procs"), []byte("0"), 0)
+		}
+		base := filepath.Join(root, own, "p2pnode-"+tag)
+		probe := filepath.Join(base, "probe")
+		if os.MkdirAll(probe, 0o755) != nil {
+			continue
+		}
+		_, err := os.Stat(filepath.Join(probe, "cgroup.kill"))
+		os.Remove(probe)
+		if err != nil {
+			os.Remove(base)
+			continue
+		}
+		clearEmpty(filepath.Join(root, own), base)
+		return &cgroups{base: base}
+	}
+	return nil
+}
+
+// clearEmpty removes the subtrees that p2pnodes which were killed left behind. What
+// has a process in it cannot be removed; what is fresh may be somebody's who is
+// about to start one.
+func clearEmpty(parent, ours string) {
+	bases, _ := filepath.Glob(filepath.Join(parent, "p2pnode-*"))
+	for _, base := range bases {
+		groups, _ := filepath.Glob(filepath.Join(base, "*@*"))
+		for _, dir := range append(groups, base) {
+			info, err := os.Stat(dir)
+			if err == nil && dir != ours && time.Since(info.ModTime()) > cgroupRest {
+				os.Remove(dir)
+			}
+		}
+	}
+}
+
+// ownCgroup is this process's path in the v2 hierarchy.
+func ownCgroup() string { return cgroupOf("self") }
+
+// cgroupOf is the path of a process in the v2 hierarchy.
+func cgroupOf(pid string) string {
+	raw, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil {
+		return "/"
+	}
+	for line := range strings.Lines(string(raw)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return path
+		}
+	}
+	return "/"
+}
+
+// cgroupRoots are where the v2 hierarchy is mounted, alone or beside v1.
+var cgroupRoots = [...]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+
+// cgroupFrozen reports whether a freezer of cgroup v2 holds pid.
+func cgroupFrozen(pid int) bool {
+	path := cgroupOf(strconv.Itoa(pid))
+	for _, root := range cgroupRoots {
+		raw, err := os.ReadFile(filepath.Join(root, path, "cgroup.events"))
+		if err == nil {
+			return strings.Contains(string(raw), "frozen 1")
+		}
+	}
+	return false
+}
+
+func (c *cgroups) of(service string) *cgroup {
+	if c == nil {
+		return nil
+	}
+	return &cgroup{prefix: filepath.Join(c.base, service) + "@"}
+}
+
+// close removes what is empty.
+func (c *cgroups) close() {
+	if c != nil {
+		os.Remove(c.base)
+	}
+}
+
+// open makes the group of incarnation n and returns a descriptor to start a child
+// in.
+func (g *cgroup) open(n uint64) (*os.File, bool) {
+	if g == nil || os.MkdirAll(g.path(n), 0o755) != nil {
+		return nil, false
+	}
+	f, err := os.Open(g.path(n))
+	return f, err == nil
+}
+
+func (g *cgroup) path(n uint64) string {
+	if g == nil {
+		return ""
+	}
+	return g.prefix + strconv.FormatUint(n, 10)
+}
+
+// blame adds to the end of incarnation n that the kernel killed for want of memory
+// in its group, where the memory controller counts that. Only a SIGKILL is blamed
+// on it: a program may outlive an OOM kill of a child and end of something else.
+func (g *cgroup) blame(n uint64, exit p2pnode.Exit) p2pnode.Exit {
+	if g == nil || exit.Signal != "SIGKILL" {
+		return exit
+	}
+	raw, err := os.ReadFile(filepath.Join(g.path(n), "memory.events"))
+	if err != nil {
+		return exit
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "oom_kill" && f[1] != "0" {
+			exit.OOM = true
+		}
+	}
+	return exit
+}
+
+// has reports whether incarnation n was started in a group of its own.
+func (g *cgroup) has(n uint64) bool {
+	if g == nil {
+		return false
+	}
+	_, err := os.Stat(g.path(n))
+	return err == nil
+}
+
+// dirs are the groups that exist, of all incarnations.
+func (g *cgroup) dirs() []string {
+	if g == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Dir(g.prefix))
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(g.prefix)) {
+			out = append(out, filepath.Join(filepath.Dir(g.prefix), e.Name()))
+		}
+	}
+	return out
+}
+
+// kill ends every process in the groups, atomically against forks.
+func (g *cgroup) kill() {
+	for _, dir := range g.dirs() {
+		if len(procsOf(dir)) > 0 {
+			os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+		}
+	}
+}
+
+func (g *cgroup) pids() (out []int) {
+	for _, dir := range g.dirs() {
+		out = append(out, procsOf(dir)...)
+	}
+	return out
+}
+
+func procsOf(dir string) []int {
+	raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for f := range strings.FieldsSeq(string(raw)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// remove takes away the groups that are empty.
+func (g *cgroup) remove() {
+	for _, dir := range g.dirs() {
+		os.Remove(dir) // fails, as it should, where a process is left
+	}
+}

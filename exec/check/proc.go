@@ -1,0 +1,80 @@
+package check
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxTree bounds how many processes of a tree are looked at.
+const maxTree = 4096
+
+// clockTick is the unit of CPU times in /proc: USER_HZ is 100 on every Linux
+// architecture that Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// Tree is pid and its descendants, breadth first, as /proc knows them now.
+func Tree(pid int) []int {
+	out := []int{pid}
+	for i := 0; i < len(out) && len(out) < maxTree; i++ {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", out[i]))
+		if err != nil {
+			continue
+		}
+		for _, t := range tasks {
+			raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", out[i], t.Name()))
+			if err != nil {
+				continue
+			}
+			for f := range strings.FieldsSeq(string(raw)) {
+				if child, err := strconv.Atoi(f); err == nil {
+					out = append(out, child)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// CPU is the user and system time that pids, and the children that they have waited
+// for, have used so far; those that are gone count nothing.
+func CPU(pids []int) time.Duration {
+	var ticks int64
+	for _, pid := range pids {
+		fields, err := statFields(pid)
+		if err != nil {
+			continue
+		}
+		for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+			n, _ := strconv.ParseInt(field, 10, 64)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * clockTick
+}
+
+// statFields are the fields of /proc/PID/stat after the command's name: [0] is
+// the state. The name may hold spaces and parentheses.
+func statFields(pid int) ([]string, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	return parseStat(raw)
+}
+
+func parseStat(raw []byte) ([]string, error) {
+	end := bytes.LastIndexByte(raw, ')')
+	if end < 0 {
+		return nil, errors.New("no command name in stat")
+	}
+	fields := strings.Fields(string(raw[end+1:]))
+	if len(fields) < 20 {
+		return nil, fmt.Errorf("%d fields in stat", len(fields))
+	}
+	return fields, nil
+}

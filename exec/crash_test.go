@@ -1,0 +1,210 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"p2pnode"
+	"p2pnode/test/need"
+)
+
+// actedOn is the next event that tells of a restart of name.
+func (h *host) actedOn(name string) func() p2pnode.ExecEvent {
+	h.t.Helper()
+	events, err := h.c.Events(h.t.Context(), 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return func() p2pnode.ExecEvent {
+		h.t.Helper()
+		for late := time.After(20 * time.Second); ; {
+			select {
+			case ev := <-events:
+				if ev.Event == p2pnode.FactActed && ev.Service == name {
+					return ev
+				}
+			case <-late:
+				h.t.Fatalf("%s was not restarted within 20 s", name)
+			}
+		}
+	}
+}
+
+// What a process used and how long it lived is told with its end.
+func TestAnEndTellsWhatWasUsed(t *testing.T) {
+	burn := p2pnode.ServiceSpec{Name: "burn", Command: []string{"sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 0.2; exit 3"}, StopGrace: p2pnode.DefaultStopGrace}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{burn}})
+	acted := h.actedOn("burn")
+	e := acted().Exit
+	if e == nil || e.Code != 3 || e.MaxRSS < 100<<10 || e.MaxRSS > 1<<30 || e.UserMS < 5 || e.UptimeMS < 200+e.UserMS/2 || e.UptimeMS > 20_000 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A service that is killed since its check fails: the report has the answers, and the
+// next life is told how the last one ended, not the one before it.
+func TestTheNextLifeIsToldOfAKill(t *testing.T) {
+	told := filepath.Join(t.TempDir(), "told")
+	deaf := p2pnode.ServiceSpec{
+		Name: "deaf", StopGrace: p2pnode.DefaultStopGrace, StartWithin: time.Millisecond,
+		Command: []string{"sh", "-c", "echo \"<$P2PNODE_LAST_EXIT>\" >>" + told + "; exec sleep 1000"},
+		Check:   &p2pnode.Check{Exec: []string{"false"}, Every: 50 * time.Millisecond, Timeout: time.Second, Failures: 3},
+	}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{deaf}})
+	acted := h.actedOn("deaf")
+	for range 2 {
+		if e := acted().Exit; e == nil || e.Signal != "SIGKILL" || e.Why != "false: exit status 1 (3 times)" {
+			t.Fatalf("%+v", e)
+		}
+	}
+	var lives []string
+	eventually(t, "three lives", func() bool {
+		raw, _ := os.ReadFile(told)
+		lives = strings.Fields(string(raw))
+		return len(lives) >= 3
+	})
+	if lives[0] != "<>" || lives[1] != "<SIGKILL>" || lives[2] != "<SIGKILL>" {
+		t.Errorf("the lives were told %q", lives)
+	}
+}
+
+// A hung Go program prints its stacks before it is killed, if that is asked for.
+func TestAHungProgramPrintsItsStacks(t *testing.T) {
+	addr := freeAddr(t)
+	deaf := service("deaf", "part:deaf", addr)
+	deaf.Check = &p2pnode.Check{HTTP: "http://" + addr, Every: 50 * time.Millisecond, Timeout: 100 * time.Millisecond, Failures: 3}
+	deaf.HangDump = true
+	stubborn := deaf
+	stubborn.Name, stubborn.Command = "sleeper", []string{"sh", "-c", "trap '' QUIT; while :; do sleep 0.1; done"}
+	stubborn.Check = &p2pnode.Check{Exec: []string{"false"}, Every: 50 * time.Millisecond, Timeout: time.Second, Failures: 3}
+	stubborn.StartWithin = time.Millisecond
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{deaf, stubborn}})
+	sleeper := h.actedOn("sleeper")
+	ev := h.actedOn("deaf")()
+	if ev.Exit == nil || ev.Exit.Code != 2 || ev.Exit.Why == "" || ev.Excerpt == nil || !strings.Contains(strings.Join(ev.Excerpt.Lines, "\n"), "SIGQUIT") {
+		t.Errorf("%+v %+v", ev.Exit, ev.Excerpt)
+	}
+	raw, err := os.ReadFile(filepath.Join(logDir(h.dir), "deaf.log"))
+	if err != nil || !strings.Contains(string(raw), "goroutine ") || !strings.Contains(string(raw), "deafPart") {
+		t.Errorf("no stacks in the log: %v\n%s", err, raw)
+	}
+	if ev := sleeper(); ev.Exit == nil || ev.Exit.Signal != "SIGKILL" {
+		t.Errorf("one that does not heed: %+v", ev.Exit)
+	}
+}
+
+// The kernel log tells of a kill for want of memory where no group of ours counts it:
+// here in a group of cgroup v1 that the service entered by itself.
+func TestTheKernelLogTellsOfAnOOMKill(t *testing.T) {
+	need.Root(t, "a memory limit")
+	group := filepath.Join("/sys/fs/cgroup/memory", "p2pnode-test-"+filepath.Base(t.TempDir()))
+	if _, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes"); err != nil || openKernelLog() == nil {
+		t.Skip("SKIPPED: no cgroup v1 memory controller, or the kernel log is not ours to read")
+	}
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { eventually(t, "the group is removed", func() bool { return os.Remove(group) == nil }) })
+	if err := os.WriteFile(filepath.Join(group, "memory.limit_in_bytes"), []byte("8388608"), 0); err != nil {
+		t.Fatal(err)
+	}
+	hog := p2pnode.ServiceSpec{
+		Name: "hog", StopGrace: p2pnode.DefaultStopGrace,
+		Command: []string{"sh", "-c", "[ -n \"$P2PNODE_LAST_EXIT\" ] && exec sleep 1000; echo $$ >" + group + "/cgroup.procs; x=0123456789abcdef; while :; do x=$x$x; done"},
+	}
+	killed := p2pnode.ServiceSpec{Name: "killed", Command: []string{"sh", "-c", "[ -n \"$P2PNODE_LAST_EXIT\" ] && exec sleep 1000; kill -9 $$"}, StopGrace: p2pnode.DefaultStopGrace}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{hog, killed}})
+	ev := h.actedOn("hog")()
+	if ev.Exit == nil || ev.Exit.Signal != "SIGKILL" || !ev.Exit.OOM {
+		t.Errorf("%+v", ev.Exit)
+	}
+	if said := environ(t, ev.PID, "P2PNODE_LAST_EXIT"); said != "SIGKILL oom" {
+		t.Errorf("the next life is told %q", said)
+	}
+	if ev := h.actedOn("killed")(); ev.Exit == nil || ev.Exit.OOM {
+		t.Errorf("somebody's kill: %+v", ev.Exit)
+	}
+}
+
+// Records of the kernel log, as /dev/kmsg has them.
+func TestRecordsOfTheKernelLog(t *testing.T) {
+	const tail = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/x,task_memcg=/x,task=sh,pid=4711,uid=0"
+	for record, pid := range map[string]int{
+		"6,1234,98765,-;" + tail + "\n SUBSYSTEM=x\n":                   4711,
+		"14,1234,98765,-;" + tail + "\n":                                0, // said by a program: facility 1
+		"6,1234,98765,-;docker0: port 1(veth) entered disabled state\n": 0,
+		"6,1,2,-;oom-kill:constraint=x,task=a,pid=1,uid=0,pid=2\n":      0,
+		"6;":       0,
+		tail:       0,
+		"":         0,
+		"x,1,2,-;": 0,
+	} {
+		if got := outOfMemory([]byte(record)); got != pid {
+			t.Errorf("%q: pid %d, want %d", record, got, pid)
+		}
+	}
+}
+
+// An orderly stop leaves no FIFO and no group behind, and a start removes what an exec
+// that was killed has left.
+func TestNothingIsLeftInTheRunFolder(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep"), service("other", "part:sleep")}})
+	web, other := h.await("web", p2pnode.StateUp), h.await("other", p2pnode.StateUp)
+	fifos := func() []string {
+		paths, _ := filepath.Glob(filepath.Join(runDir(h.dir), "*.fifo"))
+		return paths
+	}
+	if got := fifos(); len(got) != 2 {
+		t.Fatalf("FIFOs of two services: %v", got)
+	}
+	kill9(t, h.cmd.Process.Pid)
+	kill9(t, other.PID)
+	h.cmd.Wait()
+	stale := filepath.Join(runDir(h.dir), "gone-"+web.Incarnation+".fifo")
+	if err := syscall.Mkfifo(stale, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if now := h.await("web", p2pnode.StateUp); now.PID != web.PID {
+		t.Errorf("web: pid %d, then %d", web.PID, now.PID)
+	}
+	h.awaitNew("other", other.PID)
+	eventually(t, "one FIFO a service", func() bool { return len(fifos()) == 2 })
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	group := openCgroups(st.identity())
+	if err := h.c.Shutdown(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	if got := fifos(); len(got) != 0 {
+		t.Errorf("left after an orderly stop: %v", got)
+	}
+	if group != nil {
+		if _, err := os.Stat(group.base); err == nil {
+			t.Errorf("left: %s", group.base)
+		}
+	}
+}
+
+// A service that says in its stop that it needs more time gets it.
+func TestAStopIsExtended(t *testing.T) {
+	slow := p2pnode.ServiceSpec{
+		Name: "slow", Ready: p2pnode.ReadyNotify, StopTimeout: 300 * time.Millisecond, StopGrace: p2pnode.DefaultStopGrace,
+		Command: []string{"/proc/self/exe", "part:slow-stop"},
+	}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{slow}})
+	h.await("slow", p2pnode.StateUp)
+	if _, err := h.c.Stop(t.Context(), "slow", VerbOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if e := h.status("slow").LastExit; e == nil || e.Code != 5 {
+		t.Errorf("it was not given its time: %+v", e)
+	}
+}

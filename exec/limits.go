@@ -1,0 +1,73 @@
+package exec
+
+import "time"
+
+// Restart policy.
+const (
+	freeLife      = time.Second            // a first life this long is followed by a restart at once
+	lastAnswers   = 3                      // of a failing check that are told
+	backoffFirst  = 100 * time.Millisecond // then this, doubled each time
+	backoffMax    = 30 * time.Second
+	clearAfter    = 10 * time.Second // a life that was ready this long clears backoff and failures
+	loopWindow    = 60 * time.Second // loopFailures in it are a crash loop
+	loopFailures  = 5
+	slowLane      = 60 * time.Second // plus up to a third
+	budgetWindow  = 10 * time.Minute
+	budgetStarts  = 20
+	stormWindow   = time.Second // stormStarts in it by services that keep failing, of the whole host
+	stormStarts   = 20
+	worldEvery    = 200 * time.Millisecond // look at what a missing service misses
+	blockedEvery  = time.Second            // look at a lock whose holder cannot be seen
+	busyLimit     = 30 * time.Second       // busy, not hung: killed after this long without one good answer
+	firstCheck    = 10 * time.Millisecond  // first question to a fresh service; the gap doubles up to its period
+	lonelyGrace   = 100 * time.Millisecond // grace of a node process that had no link or no standing order
+	lastWords     = 500 * time.Millisecond // a start waits this long at most for the excerpt of what it replaces
+	nodeSilence   = 15 * time.Second       // a node process that said hello and then nothing for this long is hung
+	killPatience  = 5 * time.Second        // a killed process that lives longer is unkillable
+	dyingHolder   = 10 * time.Millisecond  // a held lock's holder is looked for in all of /proc after that
+	holderSight   = time.Second            // how long a held lock's holder is looked for
+	sweepAfter    = 50 * time.Millisecond  // the look through the whole host leaves a fresh process its core
+	checkGather   = 250 * time.Millisecond // questions that are due within it are asked together
+	checkBurst    = 16                     // at most so many
+	slowAnswer    = 8                      // a check unanswered after this part of its timeout: the process is looked at
+	adoptedPoll   = 250 * time.Millisecond // /proc look at an adopted process: a stop raises no signal for us
+	dyingFor      = time.Second            // a killed exec's lock is waited for
+	diskEvery     = time.Second            // what the disk refused is tried again
+	keeperWait    = 500 * time.Millisecond // how long a starting exec waits for a living keeper
+	retellFor     = time.Minute            // a failure that the last exec mended is told again
+	cgroupRest    = time.Minute            // an empty group this old is nobody's
+	dumpFor       = 2 * time.Second        // a hung program may print its stacks for this long
+	settleFor     = 2 * time.Second        // a process of a new binary lives this long before the next one is replaced
+	trialFor      = 20 * time.Second       // how long a new binary may look at the state
+	quietWait     = 10 * time.Second       // an upgrade waits this long for starts and stops under way
+	quietLook     = 2 * time.Millisecond
+	roleBack      = 20 * time.Second // a door or node process of a new binary must be up by then
+	shutdownSteps = 2                // @node and @door: steps of a shutdown after the services
+)
+
+// Sizes. Every one bounds what a client or a program can make exec hold.
+const (
+	maxFrame       = 1 << 20 // bytes of one control frame
+	maxSigned      = 32 << 10
+	maxChallenges  = 1024
+	maxSignedWait  = 20 * time.Second // a manager's order waits for its outcome
+	challengeLife  = 30 * time.Second
+	maxFrameFDs    = 2
+	maxClients     = 64
+	eventRing      = 512
+	clientQueue    = 256 // frames for one slow reader; more closes the connection
+	opMemory       = 256 // answers kept for repeated Recover ops
+	maxServices    = 512
+	maxEnvFile     = 1 << 20 // bytes of one env_file
+	busyProgress   = 0.02    // share of one core that counts as progress
+	highestLockFD  = 256
+	maxAudit       = 1 << 20  // bytes of the audit log; two files are kept
+	maxAuditWait   = 256      // entries that wait for a disk; the oldest go first
+	maxKernelLine  = 8 << 10  // bytes of one record of the kernel log
+	maxKernelLines = 4096     // of one look
+	maxWhy         = 512      // bytes of the answers of a check that are kept
+	maxEarly       = 16       // sd_notify messages of a process that is not known yet
+	maxTrialSays   = 64 << 10 // bytes that a binary on trial may say
+	maxAuditText   = 512      // bytes of each text in one
+	recalledFrom   = 1 << 32  // incarnations go on from here where their numbers were lost
+)

@@ -1,0 +1,76 @@
+package logs
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// Who follows a log is told what the program writes into its own file, also after
+// the file was moved away, cut, or was not there at first; the past comes first.
+func TestOwnFileIsFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own.log")
+	put := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := open(t, func(c *Config) { c.File = path })
+	fifo := begin(t, l, 1)
+	put("past 1\npast 2\npast 3\n")
+	if got := lines(t, l, 2, time.Time{}); !slices.Equal(got, []string{"past 2", "past 3"}) {
+		t.Errorf("the past: %q", got)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	told := make(chan string, 100)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		l.Query(ctx, 1, time.Time{}, true, func(_ time.Time, text string) bool { told <- text; return true })
+	}()
+	defer func() { stop(); <-over }()
+	want := func(text string) {
+		t.Helper()
+		select {
+		case got := <-told:
+			if got != text {
+				t.Errorf("told %q, want %q", got, text)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not told: %q", text)
+		}
+	}
+	want("past 3")
+	put("half a ")
+	put("line\n")
+	want("half a line")
+	put("last of the old one\n")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	put("first of the new one\n")
+	want("last of the old one")
+	want("first of the new one")
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	put("cut\n")
+	want("cut")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * ownEvery) // looked at while nothing is there
+	put("there again\n")
+	want("there again")
+	sh(t, fifo, "echo printed")
+	want("printed")
+}

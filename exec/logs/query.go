@@ -1,0 +1,152 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Query tells emit the newest n lines (n <= 0: all in memory) that are not older
+// than since, oldest first, and with follow every new line until ctx ends, the
+// Log is closed or emit returns false. Lines from before exec's start come from
+// the files and have no time; with since set they are left out. So it is with the
+// file that the program logs to by itself, whose newest n lines come first; what is
+// written there while it is followed is told within ownEvery.
+func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, emit func(at time.Time, text string) bool) error {
+	l.mu.Lock()
+	lines := append([]line(nil), l.ring.lines...)
+	next, changed := l.ring.seq+1, l.changed
+	follow = follow && !l.closed // nothing would end the wait
+	if !follow && len(l.ring.partial) > 0 {
+		lines = append(lines, line{at: time.Now(), text: clean(l.ring.partial)})
+	}
+	// Opened while nothing is written: what is in memory is counted off their end.
+	var files []snapshot
+	if since.IsZero() && n > len(lines) {
+		files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
+	}
+	l.mu.Unlock()
+	var looks <-chan time.Time
+	var file *own
+	if l.cfg.File != "" {
+		if follow {
+			file = followOwn(l.cfg.File)
+			defer file.end()
+			tick := time.NewTicker(ownEvery)
+			defer tick.Stop()
+			looks = tick.C
+		}
+		if since.IsZero() {
+			for _, text := range pastOwn(l.cfg.File, n) {
+				if !emit(time.Time{}, text) {
+					return nil
+				}
+			}
+		}
+	}
+	if files != nil {
+		for _, text := range older(files, n-len(lines), len(lines)) {
+			if !emit(time.Time{}, text) {
+				return nil
+			}
+		}
+	}
+	if n > 0 && len(lines) > n {
+		lines = lines[len(lines)-n:]
+	}
+	for _, x := range lines {
+		if x.at.Before(since) {
+			continue
+		}
+		if !emit(x.at, x.text) {
+			return nil
+		}
+	}
+	for follow {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-looks:
+			if !file.pull(emit) {
+				return nil
+			}
+			continue
+		case <-changed:
+		}
+		var fresh []line
+		var closed bool
+		l.mu.Lock()
+		for _, x := range l.ring.lines {
+			if x.seq >= next {
+				fresh = append(fresh, x)
+			}
+		}
+		missed := l.ring.seq + 1 - next - uint64(len(fresh))
+		next, changed, closed = l.ring.seq+1, l.changed, l.closed
+		l.mu.Unlock()
+		if missed > 0 && !emit(time.Now(), fmt.Sprintf("[%d lines came faster than they could be shown]", missed)) {
+			return nil
+		}
+		for _, x := range fresh {
+			if !emit(x.at, x.text) {
+				return nil
+			}
+		}
+		if closed {
+			return nil
+		}
+	}
+	return nil
+}
+
+// older are up to n lines of the files, which it closes, that stand before their
+// newest skip lines.
+func older(files []snapshot, n, skip int) []string {
+	var all [][]byte
+	for _, f := range files {
+		data := f.tail(maxFile + readChunk)
+		if len(data) > 0 {
+			all = append(all, bytes.Split(bytes.TrimSuffix(data, []byte{'\n'}), []byte{'\n'})...)
+		}
+	}
+	all = all[:max(0, len(all)-skip)]
+	all = all[max(0, len(all)-n):]
+	out := make([]string, 0, len(all))
+	for _, b := range all {
+		out = append(out, clean(b[:min(len(b), maxLine)]))
+	}
+	return out
+}
+
+// snapshot is a regular file as long as it was at one moment; without a file it
+// is empty.
+type snapshot struct {
+	f     *os.File
+	size  int64
+	inode uint64
+}
+
+func snap(path string) snapshot {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return snapshot{}
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return snapshot{}
+	}
+	return snapshot{f, info.Size(), inodeOf(info.Sys())}
+}
+
+// tail is the last limit bytes; it closes the file.
+func (s snapshot) tail(limit int64) []byte {
+	defer s.close()
+	return s.end(limit)
+}
+
+// tail is the last limit bytes of a regular file; nil for anything else.
+func tail(path string, limit int64) []byte { return snap(path).tail(limit) }

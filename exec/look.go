@@ -1,0 +1,235 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"p2pnode"
+	"p2pnode/exec/check"
+	"p2pnode/exec/notify"
+
+	"golang.org/x/sys/unix"
+)
+
+// applyCheck asks one question beside the loop and brings the answer back.
+func (r *runner) applyCheck(e effCheck) {
+	k := r.kids[e.name]
+	if k == nil || k.proc == nil || k.spec.Check == nil {
+		return
+	}
+	c, pid, last := *k.spec.Check, k.proc.pid, k.progress
+	if s := r.policy.svcs[e.name]; s != nil && s.spec.Check != nil {
+		c = *s.spec.Check
+	}
+	r.wg.Go(func() {
+		ev := evChecked{name: e.name, inc: e.inc}
+		var now progress
+		ev, now = ask(r.jobs, c, pid, last, ev)
+		r.do(func() {
+			if k := r.kids[e.name]; k != nil {
+				k.progress = now
+			}
+			r.step(ev)
+		})
+	})
+}
+
+// progress is what a process tree had used of the CPU at a moment.
+type progress struct {
+	cpu time.Duration
+	at  time.Time
+}
+
+func progressOf(pid int) progress { return progress{check.CPU(check.Tree(pid)), time.Now()} }
+
+// since is the share of a core that was used from before to p; 0 if before is not
+// known.
+func (p progress) since(before progress) float64 {
+	if before.at.IsZero() || !p.at.After(before.at) {
+		return 0
+	}
+	return float64(p.cpu-before.cpu) / float64(p.at.Sub(before.at))
+}
+
+// ask puts c's question and fills in ev. A good answer that comes soon costs no look
+// at the process; one that is late, or none, does: was the process held then, is it
+// now, and does it work? last is what it had used at the last look.
+func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChecked) (evChecked, progress) {
+	type early struct {
+		held, traced bool
+		progress     progress
+	}
+	looked := make(chan early, 1)
+	slow := time.AfterFunc(c.Timeout/slowAnswer, func() {
+		var l early
+		l.held, l.traced = held(pid)
+		l.progress = progressOf(pid)
+		looked <- l
+	})
+	ev.err = check.Ask(ctx, c)
+	ev.timeout = errors.Is(ev.err, context.DeadlineExceeded)
+	wasSlow := !slow.Stop()
+	if ev.err == nil {
+		if c.Failures > 1 {
+			return ev, progress{}
+		}
+		return ev, progressOf(pid) // the next failure is judged at once: by what came since
+	}
+	if wasSlow {
+		l := <-looked
+		ev.skip, ev.traced = l.held, l.traced
+		if last.at.IsZero() {
+			last = l.progress
+		}
+	}
+	if !ev.skip {
+		ev.skip, ev.traced = held(pid)
+	}
+	now := progressOf(pid)
+	if ev.skip {
+		ev.err, ev.timeout = errHeld, false
+	} else {
+		ev.busy = now.since(last)
+	}
+	return ev, now
+}
+
+var errHeld = errors.New("the process is held: stopped, traced or waiting for the kernel")
+
+// held reports whether a process cannot answer for a reason that is no failure of
+// its own: stopped, traced, in an uninterruptible wait, or in a frozen cgroup (a
+// process that is frozen by cgroup v2 looks asleep).
+func held(pid int) (held, traced bool) {
+	st, err := readStat(pid)
+	if err != nil {
+		return false, false
+	}
+	traced = tracerOf(pid) != 0
+	return traced || st.state == 'T' || st.state == 't' || st.state == 'D' || cgroupFrozen(pid), traced
+}
+
+// applyDrain reads all heartbeats that are under way, then lets the policy judge.
+func (r *runner) applyDrain(name string) {
+	k := r.kids[name]
+	if k == nil || k.proc == nil {
+		return
+	}
+	socket, pid := k.notify, k.proc.pid
+	r.wg.Go(func() {
+		if socket != nil {
+			socket.Drain(func(m notify.Message) { r.do(func() { r.heard(name, m) }) })
+		}
+		held, traced := held(pid)
+		r.do(func() { r.step(evLooked{name, held, traced}) })
+	})
+}
+
+// applyLook tells the policy whether a debugger holds a process.
+func (r *runner) applyLook(name string) {
+	k := r.kids[name]
+	if k == nil || k.proc == nil {
+		return
+	}
+	pid := k.proc.pid
+	r.wg.Go(func() {
+		held, traced := held(pid)
+		r.do(func() { r.step(evLooked{name, held, traced}) })
+	})
+}
+
+// lookAtChildren runs on SIGCHLD: was one of ours stopped, does it go on, did an
+// orphan end? Ends of main processes come from their pidfds.
+func (r *runner) lookAtChildren() {
+	for _, name := range sortedKeys(r.kids) {
+		r.lookAtChild(name)
+	}
+	if r.reapAt == nil {
+		r.reapAt = time.After(20 * time.Millisecond)
+	}
+}
+
+func (r *runner) lookAtChild(name string) {
+	k, s := r.kids[name], r.policy.svcs[name]
+	if k == nil || k.proc == nil || !k.proc.ours || s == nil {
+		return
+	}
+	switch stopped, continued := k.proc.stopChange(); {
+	case stopped:
+		r.step(evFrozen{name: name, inc: s.inc})
+	case continued:
+		r.step(evThawed{name})
+	}
+}
+
+// watchesAdopted reports whether a main process runs that is not our child.
+func (r *runner) watchesAdopted() bool {
+	for name, k := range r.kids {
+		if s := r.policy.svcs[name]; k.proc != nil && !k.proc.ours && s != nil && s.phase == running {
+			return true
+		}
+	}
+	return false
+}
+
+// pollAdopted looks at processes that are not our children: the kernel tells us
+// nothing of their stops.
+func (r *runner) pollAdopted() {
+	for _, name := range sortedKeys(r.kids) {
+		k := r.kids[name]
+		s := r.policy.svcs[name]
+		if k.proc == nil || k.proc.ours || s == nil || s.phase != running {
+			continue
+		}
+		st, err := readStat(k.proc.pid)
+		switch {
+		case err != nil || st.ticks != k.proc.ticks:
+		case st.state == 'T':
+			r.step(evFrozen{name: name, inc: s.inc})
+		case st.state != 't':
+			r.step(evThawed{name})
+		}
+	}
+}
+
+// reapOrphans takes the status of ended children that nobody waits for: orphans
+// of services, which came to us as their subreaper. Main processes and children
+// of our own session (os/exec waits for those) are left alone.
+func (r *runner) reapOrphans() {
+	own, err := unix.Getsid(0)
+	if err != nil {
+		return
+	}
+	for _, pid := range childrenOf(os.Getpid()) {
+		if _, main := r.mains.Load(pid); main {
+			continue
+		}
+		st, err := readStat(pid)
+		if err != nil || st.state != 'Z' || st.session == own {
+			continue
+		}
+		if r.isStarting(pid) {
+			continue
+		}
+		unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
+
+// isStarting guards the moment between fork and the registration of its pid: a
+// child that leads its session might be a main process that died at once.
+func (r *runner) isStarting(pid int) bool {
+	st, err := readStat(pid)
+	if err != nil || st.session != pid {
+		return false
+	}
+	for _, s := range r.policy.svcs {
+		if s.start != nil {
+			if r.reapAt == nil {
+				r.reapAt = time.After(200 * time.Millisecond)
+			}
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,77 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"p2pnode"
+)
+
+// What a service misses is looked for five times a second: whatever it was, the
+// service is up soon after it is there, and was never called crashing meanwhile.
+func TestWhatIsMissingIsSeenToReturn(t *testing.T) {
+	script := []byte("#!/bin/sh\nexec sleep 100000\n")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var specs []p2pnode.ServiceSpec
+	returns := map[string]func(){}
+	add := func(name string, cwd, program string, back func()) {
+		specs = append(specs, p2pnode.ServiceSpec{Name: name, Command: []string{program}, Cwd: cwd, StopGrace: time.Second})
+		returns[name] = back
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+
+	add("absent", "", at("absent"), func() {
+		must(os.WriteFile(at("absent.new"), script, 0o755))
+		must(os.Rename(at("absent.new"), at("absent")))
+	})
+
+	must(os.WriteFile(at("plain"), script, 0o644))
+	add("chmod", "", at("plain"), func() { must(os.Chmod(at("plain"), 0o755)) })
+
+	must(os.WriteFile(at("there"), script, 0o755))
+	add("cwd", at("folder"), at("there"), func() { must(os.Mkdir(at("folder"), 0o755)) })
+
+	// A file system that is not mounted is an empty folder.
+	must(os.Mkdir(at("mnt"), 0o755))
+	must(os.Mkdir(at("disk"), 0o755))
+	must(os.WriteFile(at("disk/web"), script, 0o755))
+	add("mount", "", at("mnt/web"), func() { must(os.Remove(at("mnt"))); must(os.Rename(at("disk"), at("mnt"))) })
+
+	// Half of it is there, and whoever copies holds it open: it cannot run yet.
+	self, err := os.ReadFile("/bin/sleep")
+	must(err)
+	half, err := os.OpenFile(at("half"), os.O_CREATE|os.O_WRONLY, 0o755)
+	must(err)
+	defer half.Close()
+	_, err = half.Write(self[:64])
+	must(err)
+	add("copied", "", at("half"), func() {
+		_, err := half.Write(self[64:])
+		must(err)
+		must(half.Close())
+	})
+	specs[len(specs)-1].Command = append(specs[len(specs)-1].Command, "100000")
+
+	h := newHost(t, daemonConfig{Services: specs})
+	for name := range returns {
+		if s := h.await(name, p2pnode.StateMissing); s.Why == "" || s.NextTry.IsZero() {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	for name, back := range returns {
+		back()
+		began := time.Now()
+		if s := h.await(name, p2pnode.StateUp); s.Restarts != 0 {
+			t.Errorf("%s is up after %d restarts", name, s.Restarts)
+		}
+		t.Logf("%s: there -> up: %v", name, time.Since(began).Round(time.Millisecond))
+	}
+}

@@ -1,0 +1,77 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p2pnode"
+)
+
+// A service of another user, and one in a folder with a long name, are heard too.
+func TestEveryServiceIsHeard(t *testing.T) {
+	ready := service("beat", "part:ready")
+	ready.Ready = p2pnode.ReadyNotify
+	t.Run("long folder", func(t *testing.T) {
+		h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{ready}, Deep: true})
+		was := h.await("beat", p2pnode.StateUp)
+		if was.StatusText != "serving" {
+			t.Errorf("it says %q of itself, not what it said", was.StatusText)
+		}
+		h.killExec()
+		if now := h.await("beat", p2pnode.StateUp); now.PID != was.PID {
+			t.Errorf("%+v, was %+v", now, was)
+		}
+	})
+	t.Run("other user", func(t *testing.T) {
+		if os.Getuid() != 0 {
+			t.Skip("SKIPPED: only root may run services of other users")
+		}
+		other := ready
+		other.User = "nobody"
+		other.Command = append([]string{programFor(t)}, other.Command[1:]...)
+		h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{other}})
+		h.await("beat", p2pnode.StateUp)
+	})
+}
+
+// programFor is a copy of the test binary that every user may run.
+func programFor(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "p2pnode")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "part")
+	if err := os.WriteFile(path, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// An abstract name is reached by everybody: a stranger is not heard.
+func TestAStrangerIsNotHeard(t *testing.T) {
+	ready := service("deaf", "part:sleep")
+	ready.Ready = p2pnode.ReadyNotify
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{ready}, Deep: true})
+	pid := 0
+	eventually(t, "it runs", func() bool { pid = h.status("deaf").PID; return pid != 0 })
+	socket := environ(t, pid, "NOTIFY_SOCKET")
+	if !strings.HasPrefix(socket, "@") {
+		t.Fatalf("NOTIFY_SOCKET is %q", socket)
+	}
+	notifyAs(t, socket, "READY=1")
+	notifyAs(t, socket, "READY=1")
+	if s := h.status("deaf"); s.State != p2pnode.StateStarting {
+		t.Errorf("a stranger made it %s", s.State)
+	}
+}

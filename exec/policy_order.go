@@ -1,0 +1,423 @@
+package exec
+
+import (
+	"slices"
+	"time"
+
+	"p2pnode"
+)
+
+// The verbs of a person.
+const (
+	verbStart   = "start"
+	verbStop    = "stop"
+	verbRestart = "restart"
+)
+
+// boot takes in what adoption found and starts the rest.
+func (p *policy) boot(now time.Time, ev evBoot) {
+	p.booted = true
+	p.node.life = ev.life
+	for _, f := range ev.found {
+		p.adopt(now, f)
+	}
+	for _, e := range ev.ended {
+		p.endedUnseen(now, e)
+	}
+	for s := range p.all {
+		if s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on {
+			p.want(now, s)
+		}
+	}
+}
+
+// adopt takes over a process that an earlier exec started.
+func (p *policy) adopt(now time.Time, f found) {
+	s := p.svcs[f.name]
+	if s == nil {
+		return
+	}
+	s.inc, s.pid, s.adopted, s.phase, s.starts = f.inc, f.pid, !f.ours, running, f.starts
+	s.startedAt, s.readyAt, s.lastExit, s.restarts = f.started, now, f.last, f.restarts
+	p.armHealth(now, s)
+	if s.stopped {
+		p.stop(now, s)
+		return
+	}
+	if s.spec.Name == p2pnode.SelfNode {
+		s.readyAt = time.Time{}
+		p.set(now, s, p2pnode.StateStarting, "")
+		return
+	}
+	p.set(now, s, p2pnode.StateUp, "")
+	if !f.started.IsZero() {
+		s.since = f.started // it was up all the time, as far as anybody knows
+	}
+}
+
+// endedUnseen is a death while no exec looked.
+func (p *policy) endedUnseen(now time.Time, e evEnded) {
+	s := p.svcs[e.name]
+	if s == nil || s.stopped {
+		return
+	}
+	s.inc, s.phase, s.starts, s.restarts = e.inc, running, e.starts, e.restarts
+	s.startedAt = now.Add(-freeLife) // nobody knows its age: give it the first start at once
+	p.ended(now, e)
+}
+
+// want starts s, or makes it wait for what it comes after.
+func (p *policy) want(now time.Time, s *svc) {
+	if dep := p.missingDep(s); dep != "" {
+		s.waiting = true
+		p.set(now, s, p2pnode.StateStarting, "waiting for "+dep)
+		return
+	}
+	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
+}
+
+func (p *policy) missingDep(s *svc) string {
+	for _, dep := range s.spec.After {
+		if d := p.svcs[dep]; d != nil && (d.phase != running || d.readyAt.IsZero()) {
+			return dep
+		}
+	}
+	return ""
+}
+
+// wakeDependents tries at once what waited for s or failed without it.
+func (p *policy) wakeDependents(now time.Time, s *svc) {
+	for d := range p.all {
+		if !slices.Contains(d.spec.After, s.spec.Name) || p.missingDep(d) != "" || p.shutdown.on {
+			continue
+		}
+		if d.waiting && d.start == nil && d.phase == idle && !d.stopped {
+			p.begin(now, d, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
+			continue
+		}
+		if f := d.failure; f != nil && d.phase == idle && f.due.After(now) {
+			p.tryAtOnce(now, d)
+		}
+	}
+}
+
+// tryAtOnce ends the wait of a service that kept failing: its world is another one
+// now. The budget holds.
+func (p *policy) tryAtOnce(now time.Time, s *svc) {
+	f := s.failure
+	s.looping = false
+	f.due = p.afterBudget(now, s, now)
+	f.graceEnd = f.due.Add(p.graceOf(s, f.class))
+	p.decide(now, s)
+}
+
+// ordered carries out what a person wants; that beats every hold.
+func (p *policy) ordered(now time.Time, ev evOrder) {
+	s := p.svcs[ev.name]
+	if s == nil || p.shutdown.on {
+		return
+	}
+	wasStopped := s.stopped
+	s.stopped = ev.verb == verbStop
+	if s.stopped != wasStopped || s.stopped && s.intent.By == "" {
+		s.intent = intent{}
+		if s.stopped {
+			s.intent = intent{At: now, By: ev.by}
+		}
+		p.emit(effPersist{})
+	}
+	switch ev.verb {
+	case verbStart:
+		p.orderStart(now, s, ev.force)
+	case verbStop:
+		s.again = false
+		p.stop(now, s)
+	case verbRestart:
+		if s.phase == running {
+			s.again = true
+			p.stop(now, s)
+			return
+		}
+		p.orderStart(now, s, ev.force)
+	}
+}
+
+func (p *policy) orderStart(now time.Time, s *svc, force bool) {
+	switch {
+	case s.start != nil:
+		s.stopLate = false
+	case s.phase == stopping:
+		s.again = true
+	case s.phase == running && (s.failure == nil || !s.failure.live):
+	default:
+		p.begin(now, s, s.failure, p2pnode.By{Kind: p2pnode.ByOperator}, "", force)
+	}
+}
+
+// stop ends s in order: its signal, its time, then SIGKILL for the tree.
+func (p *policy) stop(now time.Time, s *svc) {
+	s.waiting, s.probeAt, s.worldAt, s.failure = false, time.Time{}, time.Time{}, nil
+	switch s.phase {
+	case starting:
+		s.stopLate = true
+		p.emit(effGiveUp{s.spec.Name})
+	case running:
+		s.phase = stopping
+		s.stopKill = now.Add(p.stopTime(s))
+		p.emit(effSignal{name: s.spec.Name, inc: s.inc})
+		p.set(now, s, p2pnode.StateStopping, "")
+	case idle:
+		if s.lastExit != nil { // what a dead main process left behind ends too
+			p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
+		}
+		p.set(now, s, p2pnode.StateStopped, "")
+		if s.removed {
+			p.forget(s)
+		}
+	}
+}
+
+func (p *policy) stopTime(s *svc) time.Duration {
+	if p.shutdown.on {
+		return min(s.spec.StopTimeout, p.shutdown.share)
+	}
+	return s.spec.StopTimeout
+}
+
+func (p *policy) forget(s *svc) {
+	p.past[s.spec.Name] = s.inc // its numbers go on should it be declared again
+	delete(p.svcs, s.spec.Name)
+	p.order = slices.DeleteFunc(p.order, func(n string) bool { return n == s.spec.Name })
+	p.emit(effForget{s.spec.Name})
+}
+
+// maintenance sets or ends the time in which a service is left alone.
+func (p *policy) maintenance(now time.Time, ev evMaintenance) {
+	s := p.svcs[ev.name]
+	if s == nil {
+		return
+	}
+	s.maintEnds = ev.until
+	if !ev.until.After(now) {
+		s.maintEnds = time.Time{}
+	}
+	p.emit(effPersist{})
+	p.freshGrace(now, s)
+}
+
+func (p *policy) observed(now time.Time, ev evObserve) {
+	if ev.name == "" {
+		p.observe = ev.on
+	} else if s := p.svcs[ev.name]; s != nil {
+		s.observe = ev.on
+	}
+	p.emit(effPersist{})
+	for s := range p.all {
+		p.freshGrace(now, s)
+	}
+}
+
+// freshGrace gives agents their time again where a hold has just ended.
+func (p *policy) freshGrace(now time.Time, s *svc) {
+	f := s.failure
+	if f == nil {
+		return
+	}
+	if !heldWaits(f.held) && heldWaits(p.heldBy(now, s)) {
+		f.graceEnd = now.Add(p.graceOf(s, f.class))
+	}
+	p.decide(now, s)
+}
+
+// reload takes in a new declaration: new services start, missing ones stop,
+// those whose process would look different restart, the rest is updated.
+func (p *policy) reload(now time.Time, ev evReload) {
+	diff := p.compareSpecs(ev.loaded.Services)
+	p.grace = ev.loaded.Grace
+	if p.observe != ev.loaded.Observe {
+		p.observe = ev.loaded.Observe
+		p.emit(effPersist{})
+	}
+	specs := map[string]p2pnode.ServiceSpec{}
+	for _, spec := range ev.loaded.Services {
+		specs[spec.Name] = spec
+	}
+	for _, name := range diff.Removed {
+		s := p.svcs[name]
+		s.removed = true
+		p.stop(now, s)
+	}
+	for _, name := range slices.Concat(diff.Updated, diff.Changed) {
+		p.svcs[name].spec = normalised(specs[name])
+	}
+	for _, name := range diff.Updated {
+		if s := p.svcs[name]; s.phase == running {
+			p.armHealth(now, s)
+			s.health.everGood = true
+		}
+	}
+	for _, name := range diff.Changed {
+		s := p.svcs[name]
+		switch {
+		case s.phase == running:
+			s.again = true
+			p.stop(now, s)
+		case s.failure != nil && s.phase == idle:
+			s.failure.due, s.looping = now, false
+			p.worldChanged(now, evWorld{name: name})
+		}
+	}
+	for _, name := range diff.Added {
+		if s := p.svcs[name]; s != nil { // it was on its way out
+			s.spec, s.removed, s.stopped, s.again = normalised(specs[name]), false, false, true
+			continue
+		}
+		p.emit(effOpen{specs[name]})
+		if s := p.add(now, specs[name]); !s.stopped {
+			p.want(now, s)
+		}
+	}
+	p.emit(effReloaded{ev.id, diff})
+}
+
+// compareSpecs says what a reload would do.
+func (p *policy) compareSpecs(specs []p2pnode.ServiceSpec) ReloadResult {
+	var diff ReloadResult
+	seen := map[string]bool{}
+	for _, spec := range specs {
+		seen[spec.Name] = true
+		s := p.svcs[spec.Name]
+		spec = normalised(spec)
+		switch {
+		case s == nil || s.removed:
+			diff.Added = append(diff.Added, spec.Name)
+		case !sameProcess(s.spec, spec):
+			diff.Changed = append(diff.Changed, spec.Name)
+		case !sameSpec(s.spec, spec):
+			diff.Updated = append(diff.Updated, spec.Name)
+		default:
+			diff.Kept = append(diff.Kept, spec.Name)
+		}
+	}
+	for s := range p.all {
+		if !seen[s.spec.Name] && !s.self() && !s.removed {
+			diff.Removed = append(diff.Removed, s.spec.Name)
+		}
+	}
+	return diff
+}
+
+// shutdown is the orderly end: services first, dependents before what they come
+// after, then the node process, then the door.
+type shutdown struct {
+	on       bool
+	keep     bool // services go on
+	share    time.Duration
+	deadline time.Time // then SIGKILL
+	final    time.Time // then exec ends, whatever still runs
+	done     bool
+}
+
+// stops reports whether s ends with this shutdown.
+func (d *shutdown) stops(s *svc) bool { return d.on && (!d.keep || s.self()) }
+
+func (p *policy) beginShutdown(now time.Time, ev evShutdown) {
+	if p.shutdown.on && !ev.instant {
+		return
+	}
+	levels := p.levels() + shutdownSteps
+	p.shutdown = shutdown{on: true, keep: ev.keep, share: ev.within * 9 / 10 / time.Duration(levels), deadline: now.Add(ev.within)}
+	if ev.instant {
+		p.shutdown.deadline = now
+	}
+	for s := range p.all {
+		if s.phase == idle && s.lastExit != nil && p.shutdown.stops(s) {
+			p.emit(effCleanup{name: s.spec.Name, inc: s.inc}) // what a dead main process left behind ends too
+		}
+	}
+}
+
+// levels is the length of the longest chain of After.
+func (p *policy) levels() int {
+	depth := map[string]int{}
+	var of func(string) int
+	of = func(name string) int {
+		s := p.svcs[name]
+		if s == nil {
+			return 0
+		}
+		if d, ok := depth[name]; ok {
+			return d
+		}
+		depth[name] = 1
+		d := 1
+		for _, dep := range s.spec.After {
+			d = max(d, 1+of(dep))
+		}
+		depth[name] = d
+		return d
+	}
+	longest := 1
+	for name := range p.svcs {
+		longest = max(longest, of(name))
+	}
+	return longest
+}
+
+// advanceShutdown stops what nothing running comes after, until all is idle.
+func (p *policy) advanceShutdown(now time.Time) {
+	d := &p.shutdown
+	if !d.on || d.done || !p.booted {
+		return // what is not adopted yet cannot be stopped
+	}
+	if due(now, d.deadline) {
+		d.deadline, d.final = time.Time{}, now.Add(killPatience/2)
+		for s := range p.all {
+			if d.stops(s) && s.phase != idle {
+				s.stopKill = time.Time{}
+				p.stop(now, s)
+				s.stopKill = time.Time{}
+				p.emit(effKill{name: s.spec.Name, inc: s.inc, class: "shutdown deadline"})
+			}
+		}
+	}
+	left := 0
+	for s := range p.all {
+		if !d.stops(s) {
+			continue
+		}
+		if s.phase == idle {
+			continue
+		}
+		left++
+		if s.phase != stopping && !s.stopLate && !p.heldUp(s) {
+			p.stop(now, s)
+		}
+	}
+	if left == 0 || due(now, d.final) {
+		d.done, d.deadline, d.final = true, time.Time{}, time.Time{}
+		p.emit(effDone{})
+	}
+}
+
+// heldUp reports whether something that still runs must stop before s.
+func (p *policy) heldUp(s *svc) bool {
+	for d := range p.all {
+		if d == s || d.phase == idle || !p.shutdown.stops(d) {
+			continue
+		}
+		switch s.spec.Name {
+		case p2pnode.SelfDoor:
+			return true
+		case p2pnode.SelfNode:
+			if d.spec.Name != p2pnode.SelfDoor {
+				return true
+			}
+		default:
+			if slices.Contains(d.spec.After, s.spec.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,323 @@
+package exec
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"p2pnode"
+	"p2pnode/exec/logs"
+
+	"golang.org/x/sys/unix"
+)
+
+// startJob is one start, carried out beside the loop. It owns nothing that the
+// loop touches meanwhile: of one service only one job runs at a time.
+type startJob struct {
+	eff    effStart
+	spec   p2pnode.ServiceSpec
+	id     identity
+	old    *process // the main process of the last incarnation, if exec watched one
+	left   leftover // of a life that ended while no exec watched
+	untold *replaced
+	log    *logs.Log
+	notify string // path of the sd_notify socket, "" for none
+	last   *p2pnode.Exit
+
+	cleaned <-chan struct{} // a clean-up still under way would take the new copy for a leftover
+}
+
+// startResult is what a job brings back to the loop.
+type startResult struct {
+	name   string
+	inc    p2pnode.Incarnation
+	proc   *process
+	looked time.Time
+	err    error
+	world  string // what was there when the start failed for want of something
+}
+
+// start makes sure that no copy lives and then starts one. The order is the
+// promise: end the old tree, take the lock, look, record the intent, fork, record
+// the child. Whoever dies in between leaves a lock that is held by the copy, or
+// none.
+func (r *runner) start(ctx context.Context, job startJob) startResult {
+	res := startResult{name: job.eff.name, inc: job.eff.inc}
+	env, err := r.envOf(job)
+	var l launch
+	if err == nil {
+		l, err = prepare(job.spec, env)
+	}
+	if err != nil {
+		res.err, res.world = err, worldOf(job.spec, env)
+		return res
+	}
+	if job.cleaned != nil {
+		select {
+		case <-job.cleaned:
+		case <-ctx.Done():
+		}
+	}
+	lock, err := r.lookAtOld(ctx, job)
+	if err != nil {
+		res.err = err
+		return res
+	}
+	defer lock.Close() // the child has it now; our copy must not keep it alive
+	res.looked = time.Now()
+	if e, ok := r.exits.Load(job.eff.name); ok && job.eff.live && e.(evEnded).inc == job.eff.old {
+		exit := e.(evEnded).exit // it lived until now: this is what the next one is to be told
+		exit.Why, job.last = job.eff.why, &exit
+		l.env = append(slices.DeleteFunc(l.env, func(kv string) bool { return strings.HasPrefix(kv, lastExitKey) }), lastExitKey+exitText(exit))
+	}
+	res.proc, res.err = r.fork(ctx, job, l, lock)
+	if res.err != nil {
+		res.world = worldOf(job.spec, env)
+		return res
+	}
+	r.cfg.History.Record(p2pnode.HistoryEvent{
+		Event: p2pnode.HistStarted, Service: job.eff.name, Old: job.eff.target, New: job.eff.inc.String(),
+		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
+	})
+	return res
+}
+
+// lookAtOld is exec's own look before it acts: nothing of the last incarnation
+// lives, and its lock is ours.
+func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) {
+	if plantActWithoutVerify {
+		return r.ownLock(ctx, job, 0)
+	}
+	session, err := r.endOld(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := r.ownLock(ctx, job, session)
+	if err == nil {
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op})
+	}
+	return lock, err
+}
+
+// endOld ends the tree of the last incarnation and returns its session.
+func (r *runner) endOld(ctx context.Context, job startJob) (session int, err error) {
+	if job.old == nil {
+		if job.left.there {
+			job.id.killAll(job.left)
+		}
+		job.id.killRest(job.eff.old, 0)
+		return 0, r.endStrangers(ctx, job)
+	}
+	session = job.old.pid
+	if job.eff.live && !job.old.dead() {
+		if tracer := tracerOf(session); tracer != 0 {
+			return session, &cannotRun{startTraced, "process " + strconv.Itoa(tracer) + " traces it: it is left alone"}
+		}
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op, PID: session})
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistKilled, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, PID: session})
+		if job.spec.HangDump && job.eff.class != p2pnode.ClassFrozen {
+			job.old.signal(unix.SIGQUIT)
+			waitDead(ctx, job.old, dumpFor)
+		}
+		job.id.killTree(job.old)
+	}
+	if !waitDead(ctx, job.old, killPatience) {
+		return session, &cannotRun{startUnkillable, "process " + strconv.Itoa(session) + " does not die of SIGKILL"}
+	}
+	// The next run's log begins with the start: the last words are taken first.
+	select {
+	case <-job.old.told:
+	case <-time.After(lastWords):
+	case <-ctx.Done():
+	}
+	session = stillSession(session, job.old.ticks)
+	job.id.killRest(job.eff.old, session)
+	return session, nil
+}
+
+// endStrangers ends copies that hold a lock of this service of another epoch: the
+// folder's state was lost while they ran, and nothing but the lock in the run
+// folder knows them. Only the first start of a service looks; a copied folder has
+// copies of the files, which nobody locks.
+func (r *runner) endStrangers(ctx context.Context, job startJob) error {
+	if job.eff.force {
+		return nil
+	}
+	others, _ := filepath.Glob(filepath.Join(runDir(r.cfg.Dir), job.eff.name+".*.lock"))
+	for _, path := range others {
+		id := job.id
+		if id.lockPath = path; path == job.id.lockPath {
+			continue
+		}
+		for deadline := time.Now().Add(holderSight); ; {
+			held, err := lockHeld(path)
+			if err != nil || !held {
+				break
+			}
+			holders := id.lockHolders()
+			killPIDs(holders)
+			if time.Now().After(deadline) || ctx.Err() != nil {
+				return &cannotRun{startBlocked, blockedText(holders)}
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// ownLock takes the service's lock for the child to come. What was killed just now
+// lets go of it in a moment; after that the holder is looked for and killed, for a
+// second; an unseen holder blocks.
+func (r *runner) ownLock(ctx context.Context, job startJob, session int) (*os.File, error) {
+	if job.eff.force {
+		os.Remove(job.id.lockPath)
+	}
+	began := time.Now()
+	for pause := 200 * time.Microsecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		f, err := openLock(job.id.lockPath)
+		if err != nil {
+			return nil, &cannotRun{startMissing, "cannot open its lock: " + err.Error()}
+		}
+		ok, err := takeLock(f)
+		if ok {
+			return f, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, &cannotRun{startBroken, err.Error()}
+		}
+		if time.Since(began) < dyingHolder {
+			time.Sleep(pause)
+			continue
+		}
+		holders := job.id.lockHolders()
+		killPIDs(holders.with(job.id.allCopies(job.eff.old, session)))
+		if time.Since(began) > holderSight || ctx.Err() != nil {
+			return nil, &cannotRun{startBlocked, blockedText(holders)}
+		}
+		time.Sleep(pause)
+	}
+}
+
+func blockedText(holders copies) string {
+	who := "an unknown holder"
+	if len(holders) > 0 {
+		who = "process " + strconv.Itoa(holders[0])
+	}
+	return "a copy seems to live: " + who + " has its lock"
+}
+
+// fork writes the intent, makes the FIFO, forks and records the child.
+func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File) (*process, error) {
+	rec := record{
+		Service: job.eff.name, Inc: job.eff.inc, Starting: true, BootID: r.bootID, PidNS: r.pidNS,
+		Cgroup: job.id.cgroup.path(job.eff.inc.N), Starts: job.eff.starts, Restarts: job.eff.restarts, Last: job.last,
+	}
+	rec.Replaced = job.untold
+	if job.eff.class != "" {
+		rec.Replaced = &replaced{Target: job.eff.target, Class: job.eff.class, By: job.eff.by, Detected: job.eff.failed, Log: job.log.Mark()}
+	}
+	r.remember(rec)
+	fifo, err := job.log.Begin(job.eff.inc, l.uid, l.gid)
+	if err != nil {
+		return nil, &cannotRun{startBroken, "cannot take its output: " + err.Error()}
+	}
+	rec.Log = job.log.Mark()
+	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
+	// opened here, apart from exec's own end, so that blocking mode is its own.
+	if l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, &cannotRun{startBroken, "cannot open its output: " + err.Error()}
+	}
+	defer unix.Close(l.stdout)
+	if job.spec.Name == p2pnode.SelfNode || job.spec.Name == p2pnode.SelfDoor {
+		l.leash = r.cfg.Leash
+	}
+	job.id.cgroup.remove()
+	group, ok := job.id.cgroup.open(job.eff.inc.N)
+	if ok {
+		defer group.Close()
+	}
+	l.launcher = r.cfg.LaunchArgv
+	if err := l.holdPIDs(job.id, job.eff.inc.N); err != nil {
+		return nil, err
+	}
+	if len(job.spec.Before) > 0 {
+		rec.Preparing = true
+		r.remember(rec)
+		if err := r.prepareService(ctx, job, l, lock, group); err != nil {
+			return nil, err
+		}
+		rec.Preparing = false
+		r.remember(rec)
+	}
+	p, err := spawn(l, lock, group)
+	if err != nil {
+		var cannot *cannotRun
+		if !errors.As(err, &cannot) {
+			err = &cannotRun{startBroken, err.Error()}
+		}
+		return nil, err
+	}
+	rec.Starting, rec.PID, rec.Ticks, rec.Fifo, rec.Started = false, p.pid, p.ticks, fifo, time.Now()
+	r.remember(rec)
+	return p, nil
+}
+
+const lastExitKey = "P2PNODE_LAST_EXIT="
+
+// envOf is what the child is told. An error, *cannotRun, is of an env_file: what the
+// others say is returned all the same.
+func (r *runner) envOf(job startJob) ([]string, error) {
+	if job.spec.Name == p2pnode.SelfNode || job.spec.Name == p2pnode.SelfDoor {
+		own := slices.DeleteFunc(slices.Clone(r.environ), func(kv string) bool { return private(kv) && !configVariable(kv) })
+		return slices.Concat(own, r.cfg.RoleEnv, []string{job.id.cookie(job.eff.inc)}), nil
+	}
+	told := []string{
+		job.id.cookie(job.eff.inc),
+		"P2PNODE_SERVICE=" + job.eff.name,
+		"P2PNODE_NODE=" + r.cfg.NodeName,
+		"P2PNODE_INCARNATION=" + job.eff.inc.String(),
+	}
+	if job.last != nil {
+		told = append(told, lastExitKey+exitText(*job.last))
+	}
+	if job.notify != "" {
+		told = append(told, "NOTIFY_SOCKET="+job.notify)
+		if job.spec.Watchdog > 0 {
+			told = append(told, "WATCHDOG_USEC="+strconv.FormatInt(job.spec.Watchdog.Microseconds(), 10))
+		}
+	}
+	files, err := readEnvFiles(job.spec.EnvFile)
+	if err != nil {
+		err = &cannotRun{startMissing, err.Error()}
+	}
+	return serviceEnv(job.spec, r.environ, files, told...), err
+}
+
+// configVariable reports whether kv configures p2pnode, rather than telling a
+// child who it is.
+func configVariable(kv string) bool {
+	for _, own := range []string{cookieKey, "P2PNODE_SERVICE", "P2PNODE_NODE", "P2PNODE_INCARNATION", "P2PNODE_LAST_EXIT"} {
+		if len(kv) > len(own) && kv[:len(own)+1] == own+"=" {
+			return false
+		}
+	}
+	return len(kv) > 8 && kv[:8] == "P2PNODE_"
+}
+
+func exitText(e p2pnode.Exit) string {
+	switch {
+	case e.Unknown:
+		return "unknown"
+	case e.OOM:
+		return e.Signal + " oom"
+	case e.Signal != "":
+		return e.Signal
+	}
+	return strconv.Itoa(e.Code)
+}
