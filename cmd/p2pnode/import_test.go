@@ -1,0 +1,212 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"p2pnode"
+)
+
+// importText imports text as a file of the given name; what comes out must be what
+// config check passes.
+func importText(t *testing.T, name, text string) (yaml, notes string, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := importFile(path, "")
+	if err != nil {
+		return "", "", err
+	}
+	for _, n := range got.notes {
+		notes += strings.TrimPrefix(strings.Join([]string{itoa(n.line), n.text}, ": "), "0: ") + "\n"
+	}
+	yaml = got.yaml(name)
+	if _, err := resolve(t, yaml); err != nil {
+		t.Fatalf("config check refuses what import wrote: %v\n%s", err, yaml)
+	}
+	_, yaml, _ = strings.Cut(yaml, "services:\n")
+	return strings.ReplaceAll(yaml, dir, "DIR"), notes, nil
+}
+
+func TestImport(t *testing.T) {
+	for _, c := range []struct{ what, file, text, yaml, notes string }{
+		{"a Procfile", "Procfile", "# one\nweb: bundle exec puma -p $PORT # x\nworker.1:  rake jobs\n", `
+  web:
+    shell: "bundle exec puma -p $PORT # x"
+    cwd: DIR
+  worker-1:
+    shell: "rake jobs"
+    cwd: DIR
+`, `
+2: web wants $PORT, which p2pnode does not give out: say env: {PORT: ...}
+3: "worker.1" is called worker-1
+`},
+		{"a program", "web.conf", "[program:web]\ncommand=/bin/web --name \"a b\" ; the comment\ndirectory=%(here)s/x\nautostart=false\nstartsecs=3\nstopwaitsecs=20\nstopsignal=SIGQUIT\nuser=www\n", `
+  web:
+    restart: on-failure
+    command: [/bin/web, --name, "a b"]
+    cwd: DIR/x
+    start: manual
+    stop: {timeout: 20s, signal: QUIT}
+    user: www
+`, `
+5: startsecs is left out: say check: so that p2pnode knows when web is ready
+`},
+		{"many of it", "all.ini", "[supervisord]\nnodaemon=true\n[program:q]\ncommand=q %(process_num)02d\nprocess_name=%(program_name)s_%(process_num)d\nnumprocs=3\nautorestart=true\nenvironment=A=\"1,2\",\n  B='%(program_name)s',C=%%\n[program:q-]\ncommand=x\nautorestart=false\nstopsignal=RTMIN\n[group:g]\nprograms=q\n", `
+  q:
+    restart: always
+    command: [q, "{i}"]
+    replicas: 3
+    env: {A: "1,2", B: q, C: "%"}
+  q-2:
+    restart: "no"
+    command: [x]
+`, `
+4: %(process_num)02d: numbers are 1, 2 ... and not padded
+5: %(process_num)d: numbers begin at 1, not at 0
+10: "q-" is called q-2
+13: the stop signal RTMIN is left out: p2pnode sends one of TERM, INT, QUIT, HUP, USR1, USR2, WINCH, KILL
+14: group g is left out: give its services labels: {group: g}
+`},
+		{"a unit", "web.service", `[Unit]
+Description=The web
+After=network.target postgresql.service
+[Service]
+Type=notify
+ExecStartPre=-/bin/mkdir -p /run/web
+ExecStart=/usr/bin/web \
+  --port 8080 'a b'
+Environment="A=1 2" B=3
+Environment=A=4
+EnvironmentFile=-/etc/default/web
+WorkingDirectory=/srv
+User=www
+Group=www
+Restart=on-failure
+RestartSec=5
+TimeoutStopSec=1min 30s
+WatchdogSec=2
+KillSignal=SIGINT
+LimitNOFILE=1024:65536
+LimitCORE=infinity
+Nice=-5
+OOMScoreAdjust=-900
+UMask=0027
+PrivateTmp=true
+[Install]
+WantedBy=multi-user.target
+`, `
+  web:
+    command: [/usr/bin/web, --port, "8080", "a b"]
+    restart: on-failure
+    ready: notify
+    cwd: /srv
+    user: www
+    group: www
+    stop: {timeout: 1m30s, signal: INT}
+    watchdog: 2s
+    limits: {nofile: 1024, core: unlimited}
+    nice: -5
+    oom_score: -900
+    umask: "0027"
+    before: [[/bin/mkdir, -p, /run/web]]
+    env: {B: "3", A: "4"}
+    env_file: [/etc/default/web]
+`, `
+3: After=postgresql.service: if p2pnode runs postgresql too, say after: [postgresql]
+6: the prefix - of ExecStartPre is left out
+11: /etc/default/web may be missing under systemd; here the service waits for it
+16: RestartSec is left out: a first restart is at once, then p2pnode waits longer each time
+20: LimitNOFILE=1024:65536: the first of the two holds for both
+25: PrivateTmp is left out
+`},
+		{"variables, forking, a template", "x@.service", "[Service]\nType=forking\nPIDFile=/run/x.pid\nExecStart=/usr/bin/x -p ${PORT} %i\nRestart=on-abort\n", `
+  x:
+    command: [/bin/sh, -c, "exec /usr/bin/x -p ${PORT} %i"]
+    restart: on-failure
+`, `
+x@.service is a template: %i is not known here
+2: Type=forking: p2pnode watches the process that it starts; give x the option that keeps it in the foreground
+3: PIDFile is left out: p2pnode watches the process that it starts; keep it in the foreground
+4: %i in ExecStart is not known here and stays as it is
+5: Restart=on-abort is restart: on-failure here: any end but exit 0
+4: variables in ExecStart are filled in by a shell
+`},
+		{"known by what is in it", "web", "[Service]\nExecStart=/bin/a\nExecStart=/bin/b\nType=oneshot\n", `
+  web:
+    command: [/bin/b]
+    restart: "no"
+    before: [[/bin/a]]
+`, `
+1: Type=oneshot: p2pnode keeps services that go on; this one runs once, at each start of p2pnode
+`},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			yaml, notes, err := importText(t, c.file, c.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if yaml != c.yaml[1:] {
+				t.Errorf("wrote\n%swant%s", yaml, c.yaml)
+			}
+			if notes != c.notes[1:] {
+				t.Errorf("said\n%swant%s", notes, c.notes)
+			}
+		})
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	for _, c := range []struct{ file, text, want string }{
+		{"Procfile", "web bundle\n", `Procfile:1: "web bundle" is not name: command`},
+		{"Procfile", "\n", "no service is in it, read as procfile"},
+		{"a.conf", "[program:a]\nautostart=true\n", "a.conf:1: program a has no command"},
+		{"a.conf", "[program:a]\ncommand='x\n", "a.conf:2: command: a quote is not closed"},
+		{"a.conf", "[program:a]\ncommand=x\nenvironment=A B\n", `a.conf:3: environment: "A B" is no KEY="value"`},
+		{"a.service", "[Service]\nUser=x\n", "a.service:1: the unit has no ExecStart"},
+		{"a.service", "[Service]\nnonsense\n", "a.service:2: \"nonsense\" is no key=value"},
+	} {
+		_, _, err := importText(t, c.file, c.text)
+		if err == nil || !strings.Contains(err.Error(), c.want) || p2pnode.ExitCode(err) != p2pnode.ExitUsage {
+			t.Errorf("%q: %v (exit %d), want %s", c.text, err, p2pnode.ExitCode(err), c.want)
+		}
+	}
+	if _, err := importFile(filepath.Join(t.TempDir(), "none"), ""); p2pnode.ExitCode(err) != p2pnode.ExitUsage {
+		t.Errorf("no file: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "Procfile")
+	os.WriteFile(path, []byte("a: b\n"), 0o600)
+	if _, err := importFile(path, "upstart"); err == nil || !strings.Contains(err.Error(), "--from") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Whatever import takes, config check passes.
+func FuzzImport(f *testing.F) {
+	f.Add("procfile", "web: a \"b\" \u0085\nweb: c\n")
+	f.Add("supervisord", "[program:a b]\ncommand=x %(here)s\nenvironment=A=\"\\\"\"\numask=9\nnumprocs=0\nstopwaitsecs=-1\n")
+	f.Add("systemd", "[Service]\nExecStart=@/bin/x $A\nNice=99\nLimitNOFILE=1K\nWatchdogSec=0\nTimeoutStopSec=infinity\nEnvironment=A=1\n")
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, kind, text string) {
+		path := filepath.Join(dir, "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Skip(err)
+		}
+		got, err := importFile(path, kind)
+		if err != nil {
+			if p2pnode.ExitCode(err) != p2pnode.ExitUsage {
+				t.Fatalf("%v: exit %d", err, p2pnode.ExitCode(err))
+			}
+			return
+		}
+		yaml := got.yaml("file")
+		if _, err := resolve(t, yaml); err != nil {
+			t.Fatalf("%q became\n%s\n%v", text, yaml, err)
+		}
+	})
+}

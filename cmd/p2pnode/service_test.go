@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"p2pnode"
+	"p2pnode/test/need"
+)
+
+func TestTheUnitInDeployIsTheOneThatIsInstalled(t *testing.T) {
+	raw, err := os.ReadFile("../../deploy/p2pnode.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(raw) != unit(unitBinary, unitConfig, "") {
+		t.Error("deploy/p2pnode.service is not what p2pnode service install --print says: bin/p2pnode service install --print > deploy/p2pnode.service")
+	}
+}
+
+// systemd itself has nothing to say against the unit, also with odd paths.
+func TestSystemdTakesTheUnit(t *testing.T) {
+	need.Program(t, "systemd-analyze", "systemd")
+	dir := t.TempDir()
+	odd := filepath.Join(dir, `a $HOME "b" 100%`)
+	if err := os.MkdirAll(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"p2pnode.service": unit("/bin/true", unitConfig, ""), "odd.service": unit("/bin/true", filepath.Join(odd, "p.yaml"), filepath.Join(odd, "data"))} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", path).CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, name) { // of other units of this machine it may say what it likes
+				t.Errorf("%s", line)
+			}
+		}
+		if err != nil && len(out) == 0 {
+			t.Error(err)
+		}
+		if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", path).CombinedOutput(); err == nil {
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			t.Log(strings.TrimSpace(lines[len(lines)-1]))
+		}
+	}
+}
+
+func TestUnitWord(t *testing.T) {
+	for in, want := range map[string]string{"/usr/bin/x": "/usr/bin/x", "/a b": `"/a b"`, `/a"b`: `"/a\"b"`, "/100%/$x": "/100%%/$$x"} {
+		if got := unitWord(in); got != want {
+			t.Errorf("unitWord(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestServiceInstall(t *testing.T) {
+	need.Root(t, "only root installs a unit")
+	dir := t.TempDir()
+	var calls []string
+	refuse := ""
+	s := systemd{unit: filepath.Join(dir, "p2pnode.service"), booted: filepath.Join(dir, "booted"), call: func(_ context.Context, args ...string) error {
+		calls = append(calls, strings.Join(args, " "))
+		if refuse == args[0] {
+			return errors.New("refused")
+		}
+		return nil
+	}}
+	code := func(err error) string {
+		if e, ok := errors.AsType[*p2pnode.Error](err); ok {
+			return e.Code
+		}
+		return ""
+	}
+	if err := s.usable("x"); code(err) != "no-systemd" || !strings.Contains(err.(*p2pnode.Error).Fix, "--supervised yes") {
+		t.Errorf("without systemd: %v", err)
+	}
+	if err := os.Mkdir(s.booted, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := unit("/usr/bin/p2pnode", "/etc/x.yaml", "")
+	if err := errors.Join(s.usable("x"), s.install(t.Context(), text, false)); err != nil {
+		t.Fatal(err)
+	}
+	if raw, _ := os.ReadFile(s.unit); string(raw) != text {
+		t.Errorf("wrote %q", raw)
+	}
+	if want := []string{"daemon-reload", "enable --now p2pnode.service"}; !slices.Equal(calls, want) {
+		t.Errorf("called %q, want %q", calls, want)
+	}
+	if err := s.install(t.Context(), text, false); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if err := os.WriteFile(s.unit, []byte("[Service]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.install(t.Context(), text, false); code(err) != "exists" {
+		t.Errorf("over another's unit: %v", err)
+	}
+	if err := s.uninstall(t.Context(), false); code(err) != "exists" {
+		t.Errorf("another's unit away: %v", err)
+	}
+	if err := s.install(t.Context(), text, true); err != nil {
+		t.Errorf("forced: %v", err)
+	}
+	refuse = "disable"
+	if err := s.uninstall(t.Context(), false); err == nil {
+		t.Error("what systemctl refused is no success")
+	}
+	refuse, calls = "", nil
+	if err := s.uninstall(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.unit); !errors.Is(err, os.ErrNotExist) || !slices.Equal(calls, []string{"disable --now p2pnode.service", "daemon-reload"}) {
+		t.Errorf("%v, called %q", err, calls)
+	}
+	if err := s.uninstall(t.Context(), false); code(err) != "not-installed" {
+		t.Errorf("twice: %v", err)
+	}
+}

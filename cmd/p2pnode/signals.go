@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"p2pnode"
+	"p2pnode/exec"
+)
+
+// openLeash takes over the descriptor of --leash; services must not inherit it.
+func openLeash(fd int) (*os.File, error) {
+	if fd == 0 {
+		return nil, nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || fd < 3 {
+		return nil, usage("--leash %d: no such descriptor is open", fd)
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "leash"), nil
+}
+
+// daemonSignals turns signals into what INTERFACE promises. Signals are taken
+// over by Notify and dropped rather than ignored: an ignored signal would stay
+// ignored in every service.
+func daemonSignals(dir string, log zerolog.Logger) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTSTP, syscall.SIGPIPE)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				switch s {
+				case syscall.SIGTERM, syscall.SIGINT:
+					cancel()
+				case syscall.SIGHUP:
+					if hasTerminal() {
+						cancel()
+						continue
+					}
+					reload(ctx, dir, log)
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+		signal.Stop(signals)
+	}
+}
+
+func reload(ctx context.Context, dir string, log zerolog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, err := exec.Dial(ctx, dir, exec.RoleCLI)
+	if err != nil {
+		log.Error().Err(err).Msg("cannot reload")
+		return
+	}
+	defer client.Close()
+	if _, err := client.Reload(ctx, false); err != nil {
+		log.Error().Err(err).Msg("cannot reload: the running configuration is unchanged")
+	}
+}
+
+// leashed cancels a role when its leash closes, and ends the process a second
+// later at the latest: nothing outlives a leash.
+func leashed(ctx context.Context, leash *os.File) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if leash == nil {
+		return ctx, cancel
+	}
+	go func() {
+		io.Copy(io.Discard, leash)
+		cancel()
+		time.Sleep(time.Second)
+		os.Exit(p2pnode.ExitFailed)
+	}()
+	return ctx, cancel
+}
