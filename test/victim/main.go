@@ -1,0 +1,172 @@
+// Command victim is a small service for tests to break: it answers HTTP on a
+// port of 127.0.0.1 with its pid, writes each of its starts into a ledger, and
+// deadlocks on request (SIGUSR1: the port stays open, nothing answers, the
+// heartbeat that WATCHDOG_USEC asks for ends). On SIGUSR2 it prints a random word,
+// writes it down beside the ledger (.word) and kills itself. With -child it has a
+// child that keeps its output open and outlives it.
+//
+// The ledger is a lock too, held for life: a copy that starts while another one
+// lives adds a third word, "second", to its line.
+//
+// It links no net/http, so that its own start is a small part of what is
+// measured around it.
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	port := flag.Int("port", 0, "port on 127.0.0.1")
+	ledger := flag.String("ledger", "", "file that gets a line for each start: pid and Unix nanoseconds")
+	say := flag.String("say", "", "line to print at the start")
+	count := flag.Duration("count", 0, "print a numbered line this often")
+	child := flag.Bool("child", false, "leave the output open in a child that sleeps for a minute")
+	lives := flag.Duration("lives", 0, "exit after this long, with a code made of the incarnation: N%250+1")
+	flag.Parse()
+	if *child {
+		if err := leaveOpen(); err != nil {
+			fmt.Fprintln(os.Stderr, "victim:", err)
+			os.Exit(1)
+		}
+	}
+	last := make(chan os.Signal, 1)
+	signal.Notify(last, syscall.SIGUSR2)
+	go lastWords(last, *ledger)
+	if *count > 0 {
+		go counting(*count)
+	}
+	if *lives > 0 {
+		time.AfterFunc(*lives, func() { os.Exit(code(os.Getenv("P2PNODE_INCARNATION"))) })
+	}
+	fmt.Fprintln(os.Stderr, "victim:", serve(*port, *ledger, *say))
+	os.Exit(1)
+}
+
+// counting prints a line for each tick, without a gap.
+func counting(every time.Duration) {
+	n := 0
+	for range time.Tick(every) {
+		n++
+		fmt.Println("count", n)
+	}
+}
+
+// code is the number of the incarnation (EPOCH-N), folded into 1 to 250.
+func code(incarnation string) int {
+	_, n, _ := strings.Cut(incarnation, "-")
+	i, err := strconv.Atoi(n)
+	if err != nil {
+		return 251
+	}
+	return i%250 + 1
+}
+
+// lastWords prints a word that nobody can know before, and dies of SIGKILL at once.
+func lastWords(asked <-chan os.Signal, ledger string) {
+	<-asked
+	word := fmt.Sprintf("%x", rand.Text()[:6])
+	os.WriteFile(ledger+".word", []byte(word), 0o600)
+	fmt.Println("last word", word)
+	syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+// serve answers until it cannot.
+func serve(port int, ledger, say string) error {
+	if ledger != "" {
+		f, err := sign(ledger)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("victim %d listens on %d\n%s\n", os.Getpid(), port, say)
+	var stuck atomic.Bool
+	deadlock := make(chan os.Signal, 1)
+	signal.Notify(deadlock, syscall.SIGUSR1)
+	go func() { <-deadlock; stuck.Store(true) }()
+	go beat(&stuck)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go answer(c, &stuck)
+	}
+}
+
+// leaveOpen starts a child that has this process's output and does nothing.
+func leaveOpen() error {
+	holder := exec.Command("sleep", "60")
+	holder.Stdout, holder.Stderr = os.Stdout, os.Stderr
+	return holder.Start()
+}
+
+// beat says WATCHDOG=1 three times in each period that the supervisor asks for,
+// until the victim is stuck.
+func beat(stuck *atomic.Bool) {
+	period, err := strconv.Atoi(os.Getenv("WATCHDOG_USEC"))
+	if err != nil || period <= 0 {
+		return
+	}
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "victim:", err)
+		return
+	}
+	defer c.Close()
+	for ; !stuck.Load(); time.Sleep(time.Duration(period) * time.Microsecond / 3) {
+		fmt.Fprint(c, "WATCHDOG=1")
+	}
+}
+
+// sign writes this start into the ledger. Other copies do not write at the same
+// time, unless there are two: then the lock says so.
+func sign(ledger string) (*os.File, error) {
+	f, err := os.OpenFile(ledger, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	line := fmt.Sprintf("%d %d", os.Getpid(), time.Now().UnixNano())
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		line += " second"
+	}
+	_, err = fmt.Fprintln(f, line)
+	return f, err
+}
+
+// answer reads one request's head and answers it, or never does.
+func answer(c net.Conn, stuck *atomic.Bool) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if line == "\r\n" || line == "\n" {
+			break
+		}
+	}
+	if stuck.Load() {
+		select {}
+	}
+	body := fmt.Sprint(os.Getpid())
+	fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+}
