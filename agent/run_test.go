@@ -6,10 +6,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -264,7 +264,7 @@ func (w *town) phasesOf(incident string) (out []p2pnode.Report) {
 
 // inTown runs a story and sees that everything ends.
 func inTown(t *testing.T, n int, story func(*town)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := newTown(ctx, t, n)
 		story(w)

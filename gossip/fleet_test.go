@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -211,7 +212,7 @@ func (f *fleet) links(x *fleetNode, k EvidenceKind, missed int, life p2pnode.Lif
 }
 
 func TestProcessDiesAndComesBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFleet(t, 6)
 		defer f.stop()
 		time.Sleep(10 * time.Second)
@@ -242,7 +243,7 @@ func TestProcessDiesAndComesBack(t *testing.T) {
 }
 
 func TestHostVanishes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFleet(t, 10)
 		defer f.stop()
 		time.Sleep(10 * time.Second)
@@ -272,7 +273,7 @@ func TestHostVanishes(t *testing.T) {
 // A new member at the address of one that is gone, as where containers follow each
 // other: its answers to probes are no sign of life of the old one.
 func TestAddressOfTheGoneIsTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFleet(t, 6)
 		defer f.stop()
 		time.Sleep(10 * time.Second)
@@ -352,7 +353,7 @@ func (f *fleet) swimKnows() bool {
 // seconds: nobody is suspected, no packet is refused; half a minute later the old key
 // opens nothing.
 func TestKeyIsRotated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newRing(t, 6)
 		defer f.stop()
 		f.must(2*time.Minute, "memberlists complete", f.swimKnows)
@@ -406,7 +407,7 @@ func TestKeyIsRotated(t *testing.T) {
 func TestForgedDeathsChangeNoBelief(t *testing.T) {
 	for name, incarnation := range map[string]uint32{"highest": 0xFFFFFFFF, "one below": 0xFFFFFFFE, "small": 5} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				f := newRing(t, 6)
 				defer f.stop()
 				f.must(2*time.Minute, "memberlists complete", f.swimKnows)
@@ -467,7 +468,7 @@ func TestForgedDeathsChangeNoBelief(t *testing.T) {
 
 // Half of the fleet cut off: the brake is on, and off again after the heal.
 func TestBrakeIsALevel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFleet(t, 6)
 		defer f.stop()
 		time.Sleep(10 * time.Second)

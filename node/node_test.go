@@ -21,6 +21,7 @@ import (
 	"p2pnode/exec"
 	"p2pnode/exec/door"
 	"p2pnode/overlay/discover"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -192,7 +193,7 @@ func (f *fleetOf) boot(name string, join ...*running) *running {
 // inBubble runs a story with simulated time and memory for a network.
 func inBubble(t *testing.T, story func(t *testing.T, f *fleetOf)) {
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := &fleetOf{t: t, net: memnet.New(1, time.Millisecond, 0), dir: dir}
 		defer func() {
 			for _, r := range f.all {

@@ -2,10 +2,10 @@ package overlay
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -13,7 +13,7 @@ import (
 // no privilege, to itself or to others; membership goes on. What it signs is dated so
 // that others can use it.
 func TestAClockBeforeTheBuild(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(149, time.Millisecond, 0)
 		dir := founded(t, 0)
 		a := inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second)

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -21,13 +20,14 @@ import (
 	"p2pnode/overlay/discover"
 	"p2pnode/overlay/overlaypb"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
 // A chain a - b - c: c is admitted through b by the manager a, with which it never
 // has a link; records and calls go all the way.
 func TestChain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(1, time.Millisecond, 0)
 		a := inMemory(t, net, 1, func(c *Config) { c.DenyLinks = []string{"n3"} }).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1:7744")).admitted(time.Second)
@@ -66,7 +66,7 @@ func TestChain(t *testing.T) {
 // Seven nodes that all join by the first: full membership at once, healing of a
 // cut, records to everybody, and an orderly end.
 func TestCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(7, time.Millisecond, 0)
 		var mu sync.Mutex
 		got := map[string]int{}
@@ -155,7 +155,7 @@ func addrs(ms []*member) (out []netip.Addr) {
 // A life that ends in good order is told from one that breaks off, and the next
 // life is back with all.
 func TestEndsAndReturns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(3, time.Millisecond, 0)
 		var mu sync.Mutex
 		var events []LinkEvent
@@ -225,7 +225,7 @@ func TestEndsAndReturns(t *testing.T) {
 // A host that is gone says nothing: heartbeats are missed, said, and the link is
 // given up.
 func TestSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(5, time.Millisecond, 0)
 		var mu sync.Mutex
 		missed := map[int]time.Time{}
@@ -260,7 +260,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestRoutedCallTakesTheSecondChoice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		// a - b - d and a - c - d: b goes silent, no connection breaks.
 		net := memnet.New(9, time.Millisecond, 0)
 		a := inMemory(t, net, 1, func(c *Config) { c.DenyLinks = []string{"n4"} }).admitted(time.Second)
@@ -293,7 +293,7 @@ func TestRoutedCallTakesTheSecondChoice(t *testing.T) {
 }
 
 func TestTokens(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(11, time.Millisecond, 0)
 		dir := t.TempDir()
 		a := inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second)
@@ -377,7 +377,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestForeignCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(13, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		dir := t.TempDir()
@@ -409,7 +409,7 @@ func TestForeignCluster(t *testing.T) {
 }
 
 func TestJoinThatFailsIsTriedForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(17, time.Millisecond, 0)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))
 		time.Sleep(time.Hour)
@@ -428,7 +428,7 @@ func TestJoinThatFailsIsTriedForEver(t *testing.T) {
 }
 
 func TestPromotionAlongAChain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(19, time.Millisecond, 0)
 		a := inMemory(t, net, 1, func(c *Config) { c.DenyLinks = []string{"n3"} }).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1")).admitted(time.Second)
@@ -462,7 +462,7 @@ func TestPromotionAlongAChain(t *testing.T) {
 }
 
 func TestLeaveForGood(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(23, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		dir := t.TempDir()
@@ -490,7 +490,7 @@ func TestLeaveForGood(t *testing.T) {
 }
 
 func TestDuplicateConnectionsAreSettled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(29, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1")).admitted(5 * time.Second)
@@ -603,7 +603,7 @@ func TestRoutedCallsDoNotCircle(t *testing.T) {
 
 // What a link never carried comes by anti-entropy.
 func TestRecordsThatWereMissedCome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(41, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))

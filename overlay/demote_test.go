@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -56,7 +56,7 @@ func promoted(t *testing.T, by *member, who ...*member) {
 // opens for those who remain, also for who was away, and never for the demoted one; what
 // was sealed before opens for them still. Restarts forget nothing.
 func TestDemotedReadsNothingNew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(83, time.Millisecond, 0)
 		startA, startB := at(t, net, 1, t.TempDir()), at(t, net, 2, t.TempDir(), "10.0.0.1")
 		startC, startD := at(t, net, 3, t.TempDir(), "10.0.0.1"), at(t, net, 4, t.TempDir(), "10.0.0.1", "10.0.0.3")
@@ -149,7 +149,7 @@ func TestDemotedReadsNothingNew(t *testing.T) {
 // other: each leaves out only whom it knows of. When they meet neither key is fit, and
 // one more follows that nobody holds who may not.
 func TestTwoRotateAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(89, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		var others []*member
@@ -188,7 +188,7 @@ func TestTwoRotateAtOnce(t *testing.T) {
 // Who demoted somebody ends before it makes a new key: the next manager by rank does.
 // One that demotes itself makes none either, and what it had revoked stays revoked.
 func TestSomebodyRotates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(97, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b, c, d, thief := inMemory(t, net, 2, joins("10.0.0.1")), inMemory(t, net, 3, joins("10.0.0.1")), inMemory(t, net, 4, joins("10.0.0.1", "10.0.0.2")), inMemory(t, net, 9, joins("10.0.0.1"))
@@ -241,7 +241,7 @@ func TestSomebodyRotates(t *testing.T) {
 
 // Nobody gets reader keys but a manager, and a manager takes them only from one.
 func TestReaderKeysAreForManagers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(101, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b, w := inMemory(t, net, 2, joins("10.0.0.1")), inMemory(t, net, 3, joins("10.0.0.1"))

@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -21,7 +21,7 @@ func (m *member) cluster() string {
 // A host that was started alone by mistake gives its cluster of one up for the one that
 // it is told to join, once that lets it in; one with a second member never does.
 func TestAClusterOfOneDissolves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(137, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		w := inMemory(t, net, 2, joins("10.0.0.1"))
@@ -92,7 +92,7 @@ func TestAClusterOfOneDissolves(t *testing.T) {
 // Two founders that are told to join each other become one cluster, not none.
 func TestTwoFoundersTellEachOther(t *testing.T) {
 	for seed := range uint64(10) {
-		synctest.Test(t, func(t *testing.T) { meet(t, seed) })
+		bubble.Test(t, func(t *testing.T) { meet(t, seed) })
 	}
 }
 

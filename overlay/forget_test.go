@@ -5,12 +5,12 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -39,7 +39,7 @@ func (m *member) isGone(id peer.ID) bool {
 // starts again; with its next word it is a member as before, in the same life or
 // in another.
 func TestForgottenUntilItSpeaks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(74, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))
@@ -122,7 +122,7 @@ func TestForgottenUntilItSpeaks(t *testing.T) {
 // with it all that is kept of it; who is waited for stays. In good order it leaves
 // for good.
 func TestEphemeralMemberLapses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(75, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))

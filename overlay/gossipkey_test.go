@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -20,7 +20,7 @@ func (m *member) gossipKey() []byte {
 // along a chain, to who was away, to who joins later; it outlives restarts, and a
 // second revocation brings a third key.
 func TestRevocationRotatesTheGossipKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(76, time.Millisecond, 0)
 		dirC := t.TempDir()
 		a := inMemory(t, net, 1, func(c *Config) { c.DenyLinks = []string{"n3", "n6"} }).admitted(time.Second)
@@ -87,7 +87,7 @@ func TestRevocationRotatesTheGossipKey(t *testing.T) {
 // The key is given to members that are none of the revoked, and not before the
 // revocation itself was heard of.
 func TestGossipKeyIsGivenToMembersOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(77, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))

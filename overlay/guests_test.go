@@ -4,11 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -24,7 +24,7 @@ func knocks(m *member) string {
 // it reached; any manager approves by the code that the newcomer shows, or opens the
 // door for a while, and any closes it.
 func TestPendingApproveOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(103, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b, w := inMemory(t, net, 2, joins("10.0.0.1")), inMemory(t, net, 3, joins("10.0.0.1", "10.0.0.2"))
@@ -93,7 +93,7 @@ func TestPendingApproveOpen(t *testing.T) {
 
 // Strangers cannot fill the fleet's records.
 func TestFewStrangersAreListed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(107, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		for n := range maxPending + 10 {
@@ -119,7 +119,7 @@ func TestFewStrangersAreListed(t *testing.T) {
 }
 
 func TestTrust(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(109, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		dir := t.TempDir()

@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 
 	"p2pnode/overlay/discover"
 	"p2pnode/test/memnet"
@@ -92,7 +92,7 @@ func lobbyNode(t *testing.T, net *memnet.Net, n int, hear func(context.Context, 
 // Two nodes that found each other by multicast and have no cluster: one founds it,
 // the other joins.
 func TestLobby(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(31, time.Millisecond, 0)
 		// Each hears of the other, as multicast would tell it.
 		var mu sync.Mutex
@@ -130,7 +130,7 @@ func TestLobby(t *testing.T) {
 // Nodes that were told whom to join found nothing: the one that may does not wait
 // for them, whatever their IDs. Each of their reasons is said once, not at each try.
 func TestWhoJoinsIsNotWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(43, time.Millisecond, 0)
 		var mu sync.Mutex
 		there := []discover.Hint{}
@@ -171,7 +171,7 @@ func TestWhoJoinsIsNotWaitedFor(t *testing.T) {
 
 // Connections that carry no link go away; links stay.
 func TestIdleConnectionsClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(37, time.Millisecond, 0)
 		a := inMemory(t, net, 1, func(c *Config) { c.DenyLinks = []string{"n3"} }).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))

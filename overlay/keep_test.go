@@ -3,19 +3,19 @@ package overlay
 import (
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"p2pnode/overlay/overlaypb"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
 // A host's address changes: its connections lead nowhere and nobody is told. New
 // ones are made, whoever dials, instead of asking over the dead ones for ever.
 func TestStrandedConnectionsAreReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(47, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))
@@ -39,7 +39,7 @@ func TestStrandedConnectionsAreReplaced(t *testing.T) {
 // Of two links with a neighbour one leads nowhere. The other is what counts, also
 // once the first was given up: its missed heartbeats are nobody's.
 func TestSecondLinkThatLeadsNowhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(53, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		var missed, most atomic.Int64

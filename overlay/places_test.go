@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -16,6 +15,7 @@ import (
 	"p2pnode"
 	"p2pnode/overlay/discover"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -51,7 +51,7 @@ func named(t *testing.T, net *memnet.Net, n int, dns fakeDNS, change func(*Confi
 // Replicas that share one configuration join by a name behind which they all
 // stand, themselves too, and hosts that are away.
 func TestANameWithManyHosts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(51, time.Millisecond, 0)
 		dns := fakeDNS{"fleet": {"10.0.0.2", "10.0.0.9", "10.0.0.1", "10.0.0.3"}}
 		a := named(t, net, 1, dns, func(*Config) {}).admitted(time.Second)
@@ -96,7 +96,7 @@ func TestTheFirstToAnswerMayBeOfNoUse(t *testing.T) {
 // A configuration that names each host to itself makes the first one found; one
 // that names others never does.
 func TestWhoIsToldToJoinItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(57, time.Millisecond, 0)
 		dns := fakeDNS{"seed": {"10.0.0.1"}}
 		a := named(t, net, 1, dns, joins("seed"))
@@ -115,7 +115,7 @@ func TestWhoIsToldToJoinItself(t *testing.T) {
 
 // An address with the wrong ID is no member's, and the error says who is there.
 func TestWrongID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(59, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		nobody := "12D3KooWKkPzGPzkH1Uzj7LQKmbJTxtLFAhBdD2dtq1xgkRmPR3K"
@@ -136,7 +136,7 @@ func TestWrongID(t *testing.T) {
 // Announcements of hosts that are not there hold up neither the address that the
 // operator gave nor what is real.
 func TestLiesOnTheLocalNetwork(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(61, time.Millisecond, 0)
 		lies := func(ctx context.Context, cfg discover.MDNSConfig) error {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -188,7 +188,7 @@ func TestNoAddressIsToldForNone(t *testing.T) {
 // A token that was removed stays removed, also after its maker was restarted while
 // another manager remembers it as good.
 func TestARemovedTokenStaysRemoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(67, time.Millisecond, 0)
 		dir := t.TempDir()
 		first := func() *member { return inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second) }
@@ -233,7 +233,7 @@ func TestARemovedTokenStaysRemoved(t *testing.T) {
 // Who leaves for good takes nobody's address along: the next cluster is the one
 // that is named.
 func TestWhoLeftForgetsAddresses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(71, time.Millisecond, 0)
 		dir := t.TempDir()
 		a := inMemory(t, net, 1, nil).admitted(time.Second)

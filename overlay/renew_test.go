@@ -5,11 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -50,7 +50,7 @@ func (m *member) left() time.Duration {
 // makes its own anew, and gives the others theirs, along a chain and of
 // the same role. A restart changes nothing, and members see each other all the while.
 func TestCertificatesAreRenewed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(113, time.Millisecond, 0)
 		dirA, dirW := founded(t, 310*day), t.TempDir()
 		a := inMemory(t, net, 1, func(c *Config) { c.Dir, c.DenyLinks = dirA, []string{"n3"} }).admitted(time.Second)
@@ -98,7 +98,7 @@ func TestCertificatesAreRenewed(t *testing.T) {
 // above it. At the end privilege is gone and membership is not; the key, put back for a
 // moment, mends it.
 func TestRenewalWithoutTheRoot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(127, time.Millisecond, 0)
 		dir := founded(t, 365*day-30*time.Minute)
 		a := inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second)
@@ -142,7 +142,7 @@ func TestRenewalWithoutTheRoot(t *testing.T) {
 
 // A member gets what it has, and only itself.
 func TestRenewalIsForTheMemberItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(131, time.Millisecond, 0)
 		dir := founded(t, 320*day)
 		a := inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second)

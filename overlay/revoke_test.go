@@ -4,18 +4,18 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"p2pnode"
 	"p2pnode/overlay/papers"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
 // SCORECARD row 22: a revoked key is refused everywhere within 10 s, also where it
 // has no link, after restarts, and by who was away; it is let in never again.
 func TestRevokedIsRefusedEverywhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(73, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))
@@ -96,7 +96,7 @@ func TestRevokedIsRefusedEverywhere(t *testing.T) {
 // The first manager is stolen. Everybody was let in by it, the second manager too;
 // they stay, it goes, and what it certifies from then on is worth nothing.
 func TestTheFirstManagerIsRevoked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(79, time.Millisecond, 0)
 		a := inMemory(t, net, 1, nil).admitted(time.Second)
 		b := inMemory(t, net, 2, joins("10.0.0.1"))

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -17,6 +16,7 @@ import (
 
 	"p2pnode"
 	"p2pnode/overlay/overlaypb"
+	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
 )
 
@@ -53,7 +53,7 @@ func TestFailedHandshakesAreCounted(t *testing.T) {
 
 // A connection that shows no certificate does not stay, whatever it carries.
 func TestStrangersDoNotStay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		net := memnet.New(43, time.Millisecond, 0)
 		inside := inMemory(t, net, 1, nil).admitted(time.Second)
 		joiner := inMemory(t, net, 2, joins("10.0.0.99")) // nobody is there

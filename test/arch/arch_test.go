@@ -22,15 +22,16 @@ type pkg struct {
 	Imports    []string
 	Deps       []string
 	Doc        string
-	GoFiles    []string
 	Dir        string
+
+	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
 const module = "p2pnode"
 
 func list(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps,Doc,GoFiles,Dir", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps,Doc,GoFiles,TestGoFiles,XTestGoFiles,Dir", "./...")
 	cmd.Dir = bin.Root(t)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -161,6 +162,27 @@ func TestEveryPackagePromisesSomething(t *testing.T) {
 		if len(p.GoFiles) > 0 && p.Doc == "" && !strings.HasSuffix(p.ImportPath, "pb") {
 			t.Errorf("%s has no package comment", p.ImportPath)
 		}
+	}
+}
+
+// A bubble that package bubble did not make crashes in the race detector now and
+// then, which looks like anything but what it is.
+func TestBubblesSurviveTheRaceDetector(t *testing.T) {
+	bubbles := 0
+	for _, p := range list(t) {
+		for _, f := range slices.Concat(p.GoFiles, p.TestGoFiles, p.XTestGoFiles) {
+			raw, err := os.ReadFile(filepath.Join(p.Dir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bubbles += bytes.Count(raw, []byte("\tbubble.Test(t, "))
+			if p.ImportPath != module+"/test/bubble" && bytes.Contains(raw, []byte("\tsynctest.Test(t, ")) {
+				t.Errorf("%s/%s calls synctest.Test: call bubble.Test", p.ImportPath, f)
+			}
+		}
+	}
+	if bubbles < 10 {
+		t.Fatalf("%d bubbles seen", bubbles)
 	}
 }
 

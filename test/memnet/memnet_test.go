@@ -9,10 +9,11 @@ import (
 	"os"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"p2pnode/test/bubble"
 )
 
 var a1, b1 = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
@@ -43,7 +44,7 @@ func TestConn(t *testing.T) {
 }
 
 func TestLatencyCutHealKill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(1, 10*time.Millisecond, 0)
 		x, y := pair(t, n)
 		began := time.Now()
@@ -86,7 +87,7 @@ func TestLatencyCutHealKill(t *testing.T) {
 }
 
 func TestPackets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(1, 10*time.Millisecond, 0.5)
 		x, _ := n.Host(a1).ListenPacket("udp", ":7744")
 		y, _ := n.Host(b1).ListenPacket("udp", ":7744")

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/bubble"
 	"p2pnode/test/history"
 	"p2pnode/test/memnet"
 )
@@ -60,7 +61,7 @@ type Options struct {
 func Run(t *testing.T, o Options, story func(w *World), gone ...string) {
 	t.Helper()
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		w := &World{
 			T: t, Net: memnet.New(o.Seed, o.Latency, o.Loss), Grace: o.Grace, dir: dir, ctx: ctx, latency: o.Latency, noPush: o.NoPush,
