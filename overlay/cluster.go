@@ -3,6 +3,7 @@ package overlay
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"time"
 
@@ -40,16 +41,36 @@ func (o *Overlay) Certificate() (c p2pnode.Certificate, ok bool) {
 	return o.cert, o.papers != nil
 }
 
-// adopt makes papers the node's. It is called before Run, with what admission has
-// brought, and with a promotion.
+// changePapers makes other papers of the node's: f writes them, from those that count
+// now, with o.mu held. What was changed while an answer was on its way, as that a person
+// trusts the cluster, is in them.
+func (o *Overlay) changePapers(f func(*papers.Cluster) (*papers.Cluster, error)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.papers == nil {
+		return errNotMember
+	}
+	next, err := f(o.papers)
+	if err != nil {
+		return err
+	}
+	return o.adoptLocked(next)
+}
+
+// adopt makes papers the node's. It is called before Run and with what admission has
+// brought.
 func (o *Overlay) adopt(p *papers.Cluster) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.adoptLocked(p)
+}
+
+func (o *Overlay) adoptLocked(p *papers.Cluster) error {
 	cert, err := p.Certificate()
 	if err != nil {
 		return err
 	}
 	readers := papers.LoadReaders(o.cfg.Dir)
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	first := o.papers == nil
 	if now, err := p2pnode.VerifyChain(p.Root, p.Chain, o.revoked); err == nil {
 		cert = now // a demotion may be known here already
@@ -143,18 +164,14 @@ func (o *Overlay) Promote(ctx context.Context, id peer.ID) error {
 
 // takePromotion is the handler of a promotion: the chain in it is the authority.
 func (o *Overlay) takePromotion(_ context.Context, from peer.ID, raw []byte) ([]byte, error) {
-	o.mu.Lock()
-	p, revoked := o.papers, o.revoked
-	o.mu.Unlock()
-	if p == nil {
-		return nil, errNotMember
-	}
-	next, err := p.AcceptPromotion(o.cfg.Dir, o.key, raw, revoked)
-	if err != nil {
-		o.count(ReasonPromotion)
+	err := o.changePapers(func(p *papers.Cluster) (*papers.Cluster, error) {
+		return p.AcceptPromotion(o.cfg.Dir, o.key, raw, o.revoked)
+	})
+	switch {
+	case errors.Is(err, errNotMember):
 		return nil, err
-	}
-	if err := o.adopt(next); err != nil {
+	case err != nil:
+		o.count(ReasonPromotion)
 		return nil, err
 	}
 	o.cfg.Log.Info().Str("by", p2pnode.ShortID(from)).Msg("promoted to manager")

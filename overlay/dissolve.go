@@ -34,12 +34,13 @@ func (o *Overlay) dissolve(addrs []string) {
 	ctx, cancel := context.WithTimeout(o.ctx, dialTime+joinTime)
 	defer cancel()
 	err := o.askOther(ctx, addrs)
+	if err == nil {
+		return // for good: the papers on disk are the other cluster's, and nobody is let in here any more
+	}
 	o.mu.Lock()
 	o.dissolving = false
 	o.mu.Unlock()
-	if err != nil {
-		o.noteTrouble(err, addrs)
-	}
+	o.noteTrouble(err, addrs)
 }
 
 // askOther takes the papers of the cluster at addrs if it lets this node in.

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"p2pnode/overlay/overlaypb"
 	"p2pnode/overlay/papers"
 	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
@@ -46,6 +48,13 @@ func TestAClusterOfOneDissolves(t *testing.T) {
 			t.Fatalf("its life ended with %v", err)
 		}
 		b.done <- nil
+		// Its old cluster says nothing more: the papers on disk are the other one's.
+		_, late, _ := ed25519.GenerateKey(nil)
+		req, err := papers.NewRequest(late, "late", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.grant(&overlaypb.Relayed{Request: req, Local: true, Address: "10.0.0.9"})
 		b = start()
 		allKnowAll(t, 20*time.Second, a, w, b)
 		if b.cluster() != a.cluster() || len(papers.LoadReaders(dir)) != 0 {

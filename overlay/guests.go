@@ -24,8 +24,10 @@ const (
 	keyMay  = "may/"
 )
 
+// sayAdmissionLocked dates m by this node's clock, or by m.At if that is later: managers'
+// clocks differ, and a word that was said in the knowledge of another one comes after it.
 func (o *Overlay) sayAdmissionLocked(key string, m *overlaypb.AdmissionRecord, ttl time.Duration) error {
-	m.At = time.Now().UnixMilli()
+	m.At = max(m.At, time.Now().UnixMilli())
 	return o.publishLocked(p2pnode.DomainAdmission, key, encode(m), ttl)
 }
 
@@ -51,7 +53,8 @@ func (o *Overlay) Open(d time.Duration) (until time.Time, err error) {
 		return until, err
 	}
 	// The newest word counts also when its time is over: it outlasts those before it.
-	if err := o.sayAdmissionLocked(keyOpen, &overlaypb.AdmissionRecord{OpenMs: d.Milliseconds()}, maxOpen); err != nil {
+	_, newest := o.openLocked()
+	if err := o.sayAdmissionLocked(keyOpen, &overlaypb.AdmissionRecord{OpenMs: d.Milliseconds(), At: newest + 1}, maxOpen); err != nil {
 		return until, err
 	}
 	return o.openUntilLocked(), nil
@@ -65,17 +68,23 @@ func (o *Overlay) OpenUntil() time.Time {
 	return o.openUntilLocked()
 }
 
-func (o *Overlay) openUntilLocked() (until time.Time) {
-	var newest int64
+func (o *Overlay) openUntilLocked() time.Time {
+	until, _ := o.openLocked()
+	if !until.After(time.Now()) {
+		return time.Time{}
+	}
+	return until
+}
+
+// openLocked is the newest word on the open door: until when, also where that is over,
+// and how it is dated.
+func (o *Overlay) openLocked() (until time.Time, newest int64) {
 	o.guestsLocked(func(r p2pnode.Record, m *overlaypb.AdmissionRecord) {
 		if r.Key == keyOpen && m.At > newest {
 			newest, until = m.At, r.Expires.Add(time.Duration(m.OpenMs)*time.Millisecond-maxOpen)
 		}
 	})
-	if !until.After(time.Now()) {
-		return time.Time{}
-	}
-	return until
+	return until, newest
 }
 
 // notePending lists a stranger, for all managers, unless too many are listed. What the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/overlay/overlaypb"
 	"p2pnode/overlay/papers"
 	"p2pnode/test/bubble"
 	"p2pnode/test/memnet"
@@ -87,6 +88,31 @@ func TestPendingApproveOpen(t *testing.T) {
 		time.Sleep(time.Minute)
 		if last.isAdmitted() || !b.OpenUntil().IsZero() {
 			t.Error("the door did not close by itself")
+		}
+	})
+}
+
+// One manager's clock is a year ahead: what another one says after it still counts, there
+// and everywhere.
+func TestOpenByAWrongClock(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		net := memnet.New(149, time.Millisecond, 0)
+		a := inMemory(t, net, 1, nil).admitted(time.Second)
+		b := inMemory(t, net, 2, joins("10.0.0.1"))
+		allKnowAll(t, 10*time.Second, a, b)
+		promoted(t, a, b)
+		b.mu.Lock()
+		err := b.sayAdmissionLocked(keyOpen, &overlaypb.AdmissionRecord{OpenMs: time.Hour.Milliseconds(), At: time.Now().Add(365 * day).UnixMilli()}, maxOpen)
+		b.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, "the door is open", func() bool { return !a.OpenUntil().IsZero() && !b.OpenUntil().IsZero() })
+		for _, d := range []time.Duration{0, 10 * time.Minute, 0} {
+			if _, err := a.Open(d); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 5*time.Second, "the last word counts", func() bool { return a.OpenUntil().IsZero() == (d == 0) && b.OpenUntil().IsZero() == (d == 0) })
 		}
 	})
 }

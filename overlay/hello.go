@@ -162,7 +162,11 @@ func (o *Overlay) answerHello(c *connection, h *overlaypb.Hello) *overlaypb.Hell
 		out.Refused, out.Text = reason, helloText[reason]
 		return out
 	}
-	o.noteCert(cert)
+	if cert, reason = o.noteCert(cert); reason != "" {
+		o.count(reason)
+		out.Refused, out.Text = reason, helloText[reason]
+		return out
+	}
 	c.pass(cert, h)
 	return out
 }
@@ -255,7 +259,10 @@ func (o *Overlay) sayHello(ctx context.Context, c *connection, link bool, join [
 	if link && o.denies(c, a.Hello) {
 		return &a, &refusedError{ReasonDenied, helloText[ReasonDenied]}
 	}
-	o.noteCert(cert)
+	if cert, reason = o.noteCert(cert); reason != "" {
+		o.count(reason)
+		return &a, &refusedError{reason, helloText[reason]}
+	}
 	c.pass(cert, a.Hello)
 	return &a, nil
 }
@@ -266,14 +273,21 @@ type certEntry struct {
 	raw  string // of the chain, to know it again
 }
 
-// noteCert keeps a certificate that hello or a peer record showed; a manager's is
-// not replaced by an older worker's, nor any by an older one of the same role.
-func (o *Overlay) noteCert(cert p2pnode.Certificate) {
+// noteCert keeps a certificate that hello showed, as what it is by now: its holder may
+// have been revoked or demoted since it was looked at. "" is kept.
+func (o *Overlay) noteCert(cert p2pnode.Certificate) (p2pnode.Certificate, string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	cert, err := p2pnode.VerifyChain(o.papers.Root, cert.Chain, o.revoked)
+	if err != nil {
+		return cert, ReasonRevoked
+	}
 	o.noteCertLocked(cert)
+	return cert, ""
 }
 
+// noteCertLocked keeps a certificate that hello or a peer record showed; a manager's is
+// not replaced by an older worker's, nor any by an older one of the same role.
 func (o *Overlay) noteCertLocked(cert p2pnode.Certificate) {
 	old, ok := o.certs[cert.ID]
 	if ok && old.cert.Role == p2pnode.RoleManager && cert.Role == p2pnode.RoleWorker {

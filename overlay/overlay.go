@@ -97,7 +97,7 @@ type Overlay struct {
 	readers    [][]byte  // private reader keys; managers only
 	seal       word      // the reader key that counts
 	sealLeft   keeping   // what is to be done about it
-	dissolving bool      // another cluster is asked for admission
+	dissolving bool      // another cluster is asked for admission, or has let this node in
 	renewAsked time.Time // when a new certificate was last asked for
 	demotedBy  string    // who took this node's privilege; "": nobody
 	ledger     papers.Ledger

@@ -9,7 +9,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"p2pnode"
 	"p2pnode/overlay/papers"
 )
 
@@ -29,21 +28,17 @@ func (o *Overlay) tendCertificateLocked(now time.Time) {
 
 // renew gets a certificate from the root's key, or from the first manager that gives one.
 func (o *Overlay) renew() {
-	o.mu.Lock()
-	p, cert, now := o.papers, o.cert, o.clockLocked(time.Now())
-	o.mu.Unlock()
-	next, err := p.RenewByRoot(o.cfg.Dir, o.key, cert, now)
+	err := o.changePapers(func(p *papers.Cluster) (*papers.Cluster, error) {
+		return p.RenewByRoot(o.cfg.Dir, o.key, o.cert, o.clockLocked(time.Now()))
+	})
 	if errors.Is(err, fs.ErrNotExist) {
-		next, err = o.askRenewal(p, cert)
-	}
-	if err == nil {
-		err = o.adopt(next)
-	}
-	if err != nil {
-		o.cfg.Log.Warn().Err(err).Time("until", cert.Until).Msg("certificate not renewed; it is tried again")
-		return
+		err = o.askRenewal()
 	}
 	renewed, _ := o.Certificate()
+	if err != nil {
+		o.cfg.Log.Warn().Err(err).Time("until", renewed.Until).Msg("certificate not renewed; it is tried again")
+		return
+	}
 	o.cfg.Log.Info().Time("until", renewed.Until).Msg("certificate renewed")
 	o.mu.Lock()
 	o.publishPeerLocked()
@@ -51,10 +46,10 @@ func (o *Overlay) renew() {
 	o.standingChanged()
 }
 
-func (o *Overlay) askRenewal(p *papers.Cluster, cert p2pnode.Certificate) (*papers.Cluster, error) {
+func (o *Overlay) askRenewal() error {
 	req, err := papers.NewRequest(o.key, o.cfg.Name, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = errors.New("no manager could be asked")
 	for _, m := range o.managers() {
@@ -63,14 +58,16 @@ func (o *Overlay) askRenewal(p *papers.Cluster, cert p2pnode.Certificate) (*pape
 			err = fmt.Errorf("%s: %w", o.nameOf(m), asked)
 			continue
 		}
-		next, bad := p.AcceptRenewal(o.cfg.Dir, o.key, cert, answer)
+		bad := o.changePapers(func(p *papers.Cluster) (*papers.Cluster, error) {
+			return p.AcceptRenewal(o.cfg.Dir, o.key, o.cert, answer)
+		})
 		if bad == nil {
-			return next, nil
+			return nil
 		}
 		o.count(ReasonRenewal)
 		err = fmt.Errorf("%s: %w", o.nameOf(m), bad)
 	}
-	return nil, err
+	return err
 }
 
 func (o *Overlay) askOne(m peer.ID, req []byte) ([]byte, error) {

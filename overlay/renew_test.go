@@ -2,8 +2,10 @@ package overlay
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -196,5 +198,43 @@ func TestRenewalIsForTheMemberItself(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// A renewal takes a while to come, and what a person or the fleet changes meanwhile stays:
+// in memory, and over a restart.
+func TestRenewalForgetsNothing(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		net := memnet.New(139, time.Millisecond, 0)
+		dir, dirB := founded(t, 320*day), t.TempDir()
+		a := inMemory(t, net, 1, func(c *Config) { c.Dir = dir }).admitted(time.Second)
+		if _, err := a.Open(time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		start := at(t, net, 2, dirB, "10.0.0.1")
+		b := start()
+		allKnowAll(t, 10*time.Second, a, b)
+		a.bringRoot()
+		a.renew()
+		done := make(chan struct{})
+		go func() { b.renew(); close(done) }()
+		time.Sleep(time.Millisecond / 2) // the question is on its way
+		key := slices.Repeat([]byte{7}, papers.GossipKeySize)
+		if err := errors.Join(b.Trust(a.cluster()), b.takeGossipKey(key)); err != nil {
+			t.Fatal(err)
+		}
+		if b.left() > 60*day {
+			t.Fatal("the renewal came first: nothing was shown")
+		}
+		<-done
+		kept := func(when string) {
+			if c, _ := b.Cluster(); b.left() < 350*day || !c.Trusted || !slices.Equal(c.GossipKey, key) {
+				t.Errorf("%s: it lasts %v more, trusted %v", when, b.left(), c.Trusted)
+			}
+		}
+		kept("after the renewal")
+		b.stop()
+		b = start()
+		kept("after a restart")
 	})
 }

@@ -93,6 +93,37 @@ func TestRevokedIsRefusedEverywhere(t *testing.T) {
 	})
 }
 
+// A hello is judged and kept in two steps. Who is revoked, or demoted, between them is
+// not taken back in as what it was.
+func TestHelloWhileRevoked(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		net := memnet.New(151, time.Millisecond, 0)
+		a := inMemory(t, net, 1, nil).admitted(time.Second)
+		b, c := inMemory(t, net, 2, joins("10.0.0.1")), inMemory(t, net, 3, joins("10.0.0.1"))
+		allKnowAll(t, 10*time.Second, a, b, c)
+		promoted(t, a, c)
+		first, _ := b.Certificate()
+		second, _ := c.Certificate()
+		if _, err := a.Revoke(b.self); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Demote(c.self); err != nil {
+			t.Fatal(err)
+		}
+		if _, reason := a.noteCert(first); reason != ReasonRevoked {
+			t.Errorf("a revoked one's certificate: %q", reason)
+		}
+		if cert, reason := a.noteCert(second); reason != "" || cert.Role != p2pnode.RoleWorker {
+			t.Errorf("a demoted one's: %s, %q", cert.Role, reason)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.memberLocked(b.self) || a.managerLocked(c.self) {
+			t.Error("as if nothing had been said")
+		}
+	})
+}
+
 // The first manager is stolen. Everybody was let in by it, the second manager too;
 // they stay, it goes, and what it certifies from then on is worth nothing.
 func TestTheFirstManagerIsRevoked(t *testing.T) {

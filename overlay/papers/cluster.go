@@ -132,10 +132,18 @@ func Forget(dir string) error {
 }
 
 // Alone reports whether the papers in dir are of a cluster that this node founded and
-// in which it never let anybody in.
+// in which it never let anybody in. A root key beside them may be another cluster's, that
+// was given up and whose key could not be moved aside.
 func (c *Cluster) Alone(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, rootFile))
-	return err == nil && !c.Issued
+	if c.Issued {
+		return false
+	}
+	key, err := p2pnode.LoadKey(filepath.Join(dir, rootFile))
+	if err != nil {
+		return false
+	}
+	root, err := p2pnode.SubjectOf(c.Root)
+	return err == nil && root == p2pnode.PeerID(key.Public().(ed25519.PublicKey))
 }
 
 // GiveUp removes what is left in dir of a cluster that was given up for the one whose

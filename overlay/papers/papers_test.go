@@ -628,3 +628,20 @@ func TestARootKeyFoundsOneCluster(t *testing.T) {
 		t.Errorf("root keys left: %v", left)
 	}
 }
+
+// The papers are another cluster's by now, and the root key of the one that was given up
+// could not be moved aside: the node is no founder alone, and gives nothing up again.
+func TestAloneIsByTheRootKey(t *testing.T) {
+	i, key, dir := found(t), newKey(t), t.TempDir()
+	own, err := Found(dir, key, "second", t0)
+	if err != nil || !own.Alone(dir) {
+		t.Fatalf("it founded a cluster alone: %v", err)
+	}
+	joined, _, _, err := ask(t, i, key, nil, true, t0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if joined.Alone(dir) {
+		t.Error("a member of another cluster would give that one up")
+	}
+}
