@@ -23,8 +23,8 @@ type adoption struct {
 	proc  *process // of found
 	ended *evEnded // nil: nothing was there, or it lives
 	left  leftover
-	words p2pnode.Excerpt    // of the end that nobody saw
-	tale  *p2pnode.ExecEvent // of the failure before this life, should nobody have heard of it
+	words p2pnode.Excerpt     // of the end that nobody saw
+	tales []p2pnode.ExecEvent // of the failures before this life, should nobody have heard of them
 }
 
 // leftover is what the first start of a service must clear away: processes of an
@@ -116,7 +116,7 @@ func (r *runner) goOnWith(a *adoption) {
 	case err != nil:
 		r.degraded.set("log of "+a.name, err)
 	}
-	a.tale = a.untold(cut)
+	a.tales = a.untold(cut)
 }
 
 // cutShort reports whether the last exec died in the middle of a restart: it had
@@ -135,11 +135,11 @@ func (r *runner) boot(seen []*adoption) {
 			continue
 		}
 		k.left = a.left
-		if a.tale != nil {
-			r.feed.publish(*a.tale)
-			if a.found == nil && a.ended == nil {
-				k.untold = a.rec.Replaced
-			}
+		for _, tale := range a.tales {
+			r.feed.publish(tale)
+		}
+		if a.found == nil && a.ended == nil && a.rec.tellsAgain() {
+			k.untold = a.rec.Replaced
 		}
 		switch {
 		case a.found != nil:
@@ -183,31 +183,28 @@ func (r *runner) clearFIFOs() {
 	}
 }
 
-// untold is the failure that the recorded life mended, or was to, if that was a
-// short while ago: the exec that mended it may have died before the node process
-// heard of it. One that was reported is known there by its incarnation and not
-// reported again.
-func (a *adoption) untold(cut bool) *p2pnode.ExecEvent {
-	was := a.rec.Replaced
-	if was == nil || time.Since(was.Detected) > retellFor {
-		return nil
+// untold is each failure that the recorded life and those shortly before it mended,
+// or were to: the exec that mended it may have died before the node process heard of
+// it. One that was reported is known there by its incarnation and not reported again.
+func (a *adoption) untold(cut bool) []p2pnode.ExecEvent {
+	var out []p2pnode.ExecEvent
+	for _, m := range a.rec.earlier() {
+		words := a.log.ExcerptOf(m.From, m.To)
+		m.Tale.Excerpt = &words
+		out = append(out, m.Tale)
 	}
-	ev := p2pnode.ExecEvent{
-		At: a.rec.Started, Event: p2pnode.FactActed, Service: a.name, Target: was.Target, New: a.rec.Inc.String(), PID: a.rec.PID,
-		Class: was.Class, Exit: a.rec.Last, By: was.By, DetectedAt: was.Detected, VerifiedAt: was.Detected,
+	if !a.rec.tellsAgain() {
+		return out
 	}
-	words := a.words
-	switch {
-	case cut: // this exec starts it, in a moment
+	ev, words := a.rec.tale(), a.words
+	if cut { // this exec starts it, in a moment
 		ev.New, ev.By, ev.At = "", p2pnode.By{Kind: p2pnode.ByExec}, time.Now()
-	default:
-		words = a.log.ExcerptOf(was.Log, a.rec.Log)
-		if ev.At.IsZero() {
-			ev.At = was.Detected // it was killed before it wrote down when
-		}
+		ev.StartedAt = ev.At
+	} else {
+		words = a.log.ExcerptOf(a.rec.Replaced.Log, a.rec.Log)
 	}
-	ev.StartedAt, ev.Excerpt = ev.At, &words
-	return &ev
+	ev.Excerpt = &words
+	return append(out, ev)
 }
 
 // foundDead notes an end that no exec saw.

@@ -35,6 +35,7 @@ const (
 	diskEvery     = time.Second            // what the disk refused is tried again
 	keeperWait    = 500 * time.Millisecond // how long a starting exec waits for a living keeper
 	retellFor     = time.Minute            // a failure that the last exec mended is told again
+	retellMost    = 8                      // and so many repairs before that one, of one service
 	cgroupRest    = time.Minute            // an empty group this old is nobody's
 	dumpFor       = 2 * time.Second        // a hung program may print its stacks for this long
 	settleFor     = 2 * time.Second        // a process of a new binary lives this long before the next one is replaced

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,7 @@ type record struct {
 	Starts    []time.Time         `json:"starts,omitempty"` // restart budget
 	Restarts  int                 `json:"restarts,omitempty"`
 	Replaced  *replaced           `json:"replaced,omitempty"` // the failure that this life mended
+	Earlier   []mended            `json:"earlier,omitempty"`  // repairs before that one, of the last minute, oldest first
 }
 
 // replaced is a failure as the start that mended it knew it. An exec that is killed
@@ -50,6 +52,48 @@ type replaced struct {
 	By       p2pnode.By    `json:"by"`
 	Detected time.Time     `json:"detected"`
 	Log      logs.Mark     `json:"log,omitzero"` // where that life began in the log's files
+}
+
+// mended is a repair whose life has failed since: it is told again like the last one,
+// should exec and the node process have died over both before anybody heard of them.
+type mended struct {
+	Tale p2pnode.ExecEvent `json:"tale"` // without its excerpt, which the log still has
+	From logs.Mark         `json:"from"` // where the life that it replaced began in the log's files
+	To   logs.Mark         `json:"to"`   // and where its own did
+}
+
+// tellsAgain reports whether the failure that this life mended is told again by the
+// exec that finds the record.
+func (r record) tellsAgain() bool {
+	return r.Replaced != nil && time.Since(r.Replaced.Detected) <= retellFor
+}
+
+// tale is the repair that this life is, without an excerpt. r.Replaced is not nil.
+func (r record) tale() p2pnode.ExecEvent {
+	was := r.Replaced
+	at := r.Started
+	if at.IsZero() {
+		at = was.Detected // exec was killed before it wrote down when
+	}
+	return p2pnode.ExecEvent{
+		At: at, Event: p2pnode.FactActed, Service: r.Service, Target: was.Target, New: r.Inc.String(), PID: r.PID,
+		Class: was.Class, Exit: r.Last, By: was.By, DetectedAt: was.Detected, VerifiedAt: was.Detected, StartedAt: at,
+	}
+}
+
+// earlier are the repairs before this life's that are still told again.
+func (r record) earlier() []mended {
+	return slices.DeleteFunc(slices.Clone(r.Earlier), func(m mended) bool { return time.Since(m.Tale.DetectedAt) > retellFor })
+}
+
+// after is what the record of the next life keeps of this one's story and of those
+// before it.
+func (r record) after() []mended {
+	out := r.earlier()
+	if !r.Starting && r.tellsAgain() {
+		out = append(out, mended{Tale: r.tale(), From: r.Replaced.Log, To: r.Log})
+	}
+	return out[max(0, len(out)-retellMost):]
 }
 
 // desired is what people want, kept for the next exec.

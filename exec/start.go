@@ -218,6 +218,9 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 		Service: job.eff.name, Inc: job.eff.inc, Starting: true, BootID: r.bootID, PidNS: r.pidNS,
 		Cgroup: job.id.cgroup.path(job.eff.inc.N), Starts: job.eff.starts, Restarts: job.eff.restarts, Last: job.last,
 	}
+	if was, ok := r.state.get(job.eff.name); ok {
+		rec.Earlier = was.after()
+	}
 	rec.Replaced = job.untold
 	if job.eff.class != "" {
 		rec.Replaced = &replaced{Target: job.eff.target, Class: job.eff.class, By: job.eff.by, Detected: job.eff.failed, Log: job.log.Mark()}

@@ -66,6 +66,37 @@ func TestADeathThatNoExecSawIsTold(t *testing.T) {
 	}
 }
 
+// Exec is killed again and again and nobody has heard of anything yet: the next one
+// still tells of each repair, not of the last alone, with the words of each life.
+func TestRepairsThatNobodyHeardOfAreAllTold(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:say")}})
+	pid := h.await("web", p2pnode.StateUp).PID
+	for lives := range 3 {
+		eventually(t, "it listens", func() bool { return len(h.log("web")) > lives })
+		h.withoutExec(func() { kill9(t, pid) })
+		pid = h.awaitNew("web", pid).PID
+	}
+	h.withoutExec(func() {})
+	events, err := h.c.Events(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []string
+	for range 3 {
+		ev := awaitEvent(t, events, p2pnode.FactActed, "web")
+		if ev.Excerpt == nil || len(ev.Excerpt.Lines) == 0 || !strings.HasPrefix(ev.Excerpt.Lines[len(ev.Excerpt.Lines)-1], "hello") {
+			t.Errorf("%s: excerpt %+v lacks what that life printed", ev.Target, ev.Excerpt)
+		}
+		if ev.New == "" || ev.New == ev.Target || ev.DetectedAt.IsZero() || ev.Class == "" {
+			t.Errorf("%+v", ev)
+		}
+		targets = append(targets, ev.Target)
+	}
+	if slices.Sort(targets); len(slices.Compact(targets)) != 3 {
+		t.Errorf("told of %v", targets)
+	}
+}
+
 // A keeper that comes when adoption is through is not too late: what it wrote is
 // part of the log.
 func TestALateKeeperIsHeard(t *testing.T) {
