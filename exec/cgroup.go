@@ -3,6 +3,7 @@ package exec
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -99,6 +100,49 @@ func cgroupFrozen(pid int) bool {
 		}
 	}
 	return false
+}
+
+// cpuRoot is where the CPU controller of cgroup v1 is mounted.
+const cpuRoot = "/sys/fs/cgroup/cpu"
+
+// throttles is how often pid's CPU quota has been used up, in its own group or one
+// above it that counts that; 0 where nothing bounds it.
+func throttles(pid int) (sum uint64) {
+	raw, err := os.ReadFile(procPath(pid, "cgroup"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		switch {
+		case f[1] == "" && f[0] == "0":
+			for _, root := range cgroupRoots {
+				sum += throttlesOf(root, f[2])
+			}
+		case slices.Contains(strings.Split(f[1], ","), "cpu"):
+			sum += throttlesOf(cpuRoot, f[2])
+		}
+	}
+	return sum
+}
+
+func throttlesOf(root, path string) (sum uint64) {
+	for ; path != "/" && path != "."; path = filepath.Dir(path) {
+		raw, err := os.ReadFile(filepath.Join(root, path, "cpu.stat"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(raw)) {
+			if n, ok := strings.CutPrefix(line, "nr_throttled "); ok {
+				times, _ := strconv.ParseUint(strings.TrimSpace(n), 10, 64)
+				sum += times
+			}
+		}
+	}
+	return sum
 }
 
 func (c *cgroups) of(service string) *cgroup {

@@ -1,7 +1,12 @@
 package exec
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -69,4 +74,42 @@ func TestHeldIsNotHung(t *testing.T) {
 			t.Errorf("%s was restarted: %+v", name, s)
 		}
 	}
+}
+
+// Who asks stood still while a question was under way: the answer is late by that, and
+// not for want of the service.
+func TestAQuestionKnowsThatItsOwnClockWasLate(t *testing.T) {
+	cmd := osexec.Command("/proc/self/exe", "part:asker", "2s")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it stands still", func() bool {
+		st, err := readStat(cmd.Process.Pid)
+		return err == nil && st.state == 'T'
+	})
+	time.Sleep(3 * time.Second)
+	syscall.Kill(cmd.Process.Pid, syscall.SIGCONT)
+	cmd.Wait()
+	if want := "timeout true late true\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// askerPart puts one question to a port that never answers, stops while it is under
+// way, and says what it makes of that.
+func askerPart(timeout string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		os.Exit(1)
+	}
+	c := p2pnode.Check{TCP: l.Addr().String(), Failures: 3}
+	c.Timeout, _ = time.ParseDuration(timeout)
+	go func() {
+		l.Accept()
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	}()
+	ev, _ := ask(context.Background(), c, os.Getpid(), progress{}, evChecked{})
+	fmt.Println("timeout", ev.timeout, "late", ev.late)
 }

@@ -36,26 +36,43 @@ func (r *runner) applyCheck(e effCheck) {
 	})
 }
 
-// progress is what a process tree had used of the CPU at a moment.
+// progress is what a process tree had used of the CPU at a moment, and how often a
+// quota that holds for it had been used up by then.
 type progress struct {
-	cpu time.Duration
-	at  time.Time
+	cpu       time.Duration
+	ran       time.Duration // the same of its living threads, finer; only where there is a quota
+	throttled uint64
+	at        time.Time
 }
 
-func progressOf(pid int) progress { return progress{check.CPU(check.Tree(pid)), time.Now()} }
+func progressOf(pid int) progress {
+	tree := check.Tree(pid)
+	p := progress{cpu: check.CPU(tree), throttled: throttles(pid), at: time.Now()}
+	if p.throttled > 0 {
+		p.ran = check.Ran(tree)
+	}
+	return p
+}
 
 // since is the share of a core that was used from before to p; 0 if before is not
-// known.
+// known. What works while its quota is used up counts as busy, however little its
+// quota lets it do; what hangs in a group of others that use theirs up does not work.
 func (p progress) since(before progress) float64 {
 	if before.at.IsZero() || !p.at.After(before.at) {
 		return 0
 	}
-	return float64(p.cpu-before.cpu) / float64(p.at.Sub(before.at))
+	took := p.at.Sub(before.at)
+	used := float64(p.cpu-before.cpu) / float64(took)
+	if p.throttled > before.throttled && float64(p.ran-before.ran)/float64(took) >= quotaProgress {
+		return max(used, busyProgress)
+	}
+	return used
 }
 
 // ask puts c's question and fills in ev. A good answer that comes soon costs no look
 // at the process; one that is late, or none, does: was the process held then, is it
-// now, and does it work? last is what it had used at the last look.
+// now, and does it work? And was our own clock late? last is what it had used at the
+// last look.
 func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChecked) (evChecked, progress) {
 	type early struct {
 		held, traced bool
@@ -68,9 +85,14 @@ func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChec
 		l.progress = progressOf(pid)
 		looked <- l
 	})
+	late, began := make(chan bool, 1), time.Now()
+	deadline := time.AfterFunc(c.Timeout, func() { late <- time.Since(began) > c.Timeout+c.Timeout/4 })
 	ev.err = check.Ask(ctx, c)
 	ev.timeout = errors.Is(ev.err, context.DeadlineExceeded)
 	wasSlow := !slow.Stop()
+	if ev.timeout && time.Since(began) >= c.Timeout || !deadline.Stop() {
+		ev.late = <-late
+	}
 	if ev.err == nil {
 		if c.Failures > 1 {
 			return ev, progress{}

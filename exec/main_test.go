@@ -115,6 +115,8 @@ func part(name string, args []string) {
 		http.ListenAndServe(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getpid()) }))
 	case "deaf": // a port that is open and never answers after the first time
 		deafPart(args[0])
+	case "asker": // a question that nobody answers
+		askerPart(args[0])
 	case "beat": // sd_notify: ready, beats for a while, then hangs
 		beatPart()
 	case "pulse": // sd_notify: ready, and beats for ever

@@ -338,7 +338,7 @@ func (p *policy) tick(now time.Time, late time.Duration) {
 			p.lookAtWorld(now, s)
 		}
 		if s.phase == running {
-			p.tickHealth(now, s)
+			p.tickHealth(now, s, late)
 			if !s.readyAt.IsZero() && s.failure == nil && due(now, s.readyAt.Add(clearAfter)) {
 				s.delays, s.looping, s.failures = 0, false, nil
 			}

@@ -19,6 +19,8 @@ type health struct {
 	lastGood   time.Time
 	lastErr    string
 	answers    []string  // the last ones that were no good
+	askedLate  bool      // the last question went out late
+	pardoned   bool      // a bad answer was not counted since the last good one
 	beatBy     time.Time // watchdog deadline
 	granted    bool      // one more period was given
 	draining   bool
@@ -89,7 +91,7 @@ func (p *policy) checked(now time.Time, ev evChecked) {
 	h.checkAt = later(now, h.asked.Add(p.checkGap(s, ev.err == nil)))
 	switch {
 	case ev.err == nil:
-		h.failing, h.everGood, h.lastGood, h.lastErr, h.busySince, h.answers = 0, true, now, "", time.Time{}, nil
+		h.failing, h.everGood, h.lastGood, h.lastErr, h.busySince, h.answers, h.pardoned = 0, true, now, "", time.Time{}, nil, false
 		h.checkAt = later(now, h.asked.Add(p.checkGap(s, true)))
 		if s.spec.Ready == p2pnode.ReadyCheck || !s.readyAt.IsZero() {
 			p.ready(now, s)
@@ -124,6 +126,10 @@ func (p *policy) checkGap(s *svc, good bool) time.Duration {
 
 func (p *policy) checkFailed(now time.Time, s *svc, ev evChecked) {
 	h := &s.health
+	if (ev.late || h.askedLate) && !h.pardoned {
+		h.pardoned, h.lastGood = true, now
+		return // the host stood still, and the service with it: one more period, once
+	}
 	h.lastErr = ev.err.Error()
 	h.answers = append(h.answers[max(0, len(h.answers)-lastAnswers+1):], h.lastErr)
 	if !h.everGood && now.Sub(s.startedAt) < s.spec.StartWithin && !s.adopted {
@@ -297,7 +303,7 @@ func (p *policy) frozen(now time.Time, ev evFrozen) {
 	if s.spec.Name == p2pnode.SelfNode {
 		p.actAlone(now)
 	}
-	p.tickHealth(now, s)
+	p.tickHealth(now, s, 0)
 }
 
 func (p *policy) thawed(now time.Time, ev evThawed) {
@@ -323,8 +329,8 @@ func (p *policy) thawed(now time.Time, ev evThawed) {
 	p.set(now, s, back, "")
 }
 
-// tickHealth does what is due for a running process.
-func (p *policy) tickHealth(now time.Time, s *svc) {
+// tickHealth does what is due for a running process; late is how late this tick is.
+func (p *policy) tickHealth(now time.Time, s *svc, late time.Duration) {
 	h := &s.health
 	if due(now, h.frozenTill) {
 		h.frozenTill = time.Time{}
@@ -340,11 +346,11 @@ func (p *policy) tickHealth(now time.Time, s *svc) {
 		h.checkAt = now.Add(s.spec.Check.Every)
 		return
 	}
-	p.ask(now, s)
+	p.ask(now, s, late > s.spec.Check.Every/4)
 }
 
-func (p *policy) ask(now time.Time, s *svc) {
-	s.health.asking, s.health.asked = true, now
+func (p *policy) ask(now time.Time, s *svc, late bool) {
+	s.health.asking, s.health.asked, s.health.askedLate = true, now, late
 	p.emit(effCheck{name: s.spec.Name, inc: s.inc})
 }
 
@@ -370,7 +376,7 @@ func (p *policy) gather(now time.Time) {
 			continue
 		}
 		if h.checkAt.Sub(now) <= min(s.spec.Check.Every/4, checkGather) {
-			p.ask(now, s)
+			p.ask(now, s, false)
 			asked++
 		}
 	}

@@ -286,6 +286,33 @@ func TestBusyIsNotHung(t *testing.T) {
 	}
 }
 
+// A host that stood still tells nothing of its services: one bad answer is not
+// counted for it, whether the question went out late or its own clock ran out late.
+func TestALateQuestionIsForgivenOnce(t *testing.T) {
+	for name, late := range map[string]bool{"asked late": false, "answered late": true} {
+		t.Run(name, func(t *testing.T) {
+			web := spec("web")
+			web.Check = &p2pnode.Check{HTTP: "x", Every: time.Second, Timeout: time.Second, Failures: 1}
+			w := newWorld(t, web)
+			w.do(evChecked{name: "web", inc: w.running["web"]})
+			bad := func(tick time.Duration) {
+				w.now = w.now.Add(2 * time.Second)
+				w.do(evTick{late: tick})
+				w.do(evChecked{name: "web", inc: w.running["web"], err: fmt.Errorf("no answer"), timeout: true, late: late})
+			}
+			tick := map[bool]time.Duration{false: 300 * time.Millisecond, true: 0}[late]
+			bad(tick)
+			if w.last("web", p2pnode.FactFailed).Class != "" {
+				t.Fatal("a host that stood still was taken for a hung service")
+			}
+			bad(tick)
+			if w.last("web", p2pnode.FactFailed).Class != p2pnode.ClassHung {
+				t.Error("it was forgiven twice")
+			}
+		})
+	}
+}
+
 // A question that runs into its timeout does not push the next one back: what hangs
 // is known after three periods.
 func TestThreeTimeoutsTakeThreePeriods(t *testing.T) {

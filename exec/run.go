@@ -345,10 +345,11 @@ func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 		select {
 		case f := <-r.in:
 			f()
-		case now := <-timer.C:
+		case <-timer.C:
 			late := time.Duration(0)
 			if !want.IsZero() {
-				late = max(now.Sub(want), 0)
+				// By the clock: what the channel gives is when the timer should have fired.
+				late = max(time.Since(want), 0)
 			}
 			r.step(evTick{late: late})
 		case <-children:

@@ -57,6 +57,21 @@ func CPU(pids []int) time.Duration {
 	return time.Duration(ticks) * clockTick
 }
 
+// Ran is how long the living threads of pids have been on a core, to the nanosecond;
+// 0 where the kernel does not count that.
+func Ran(pids []int) (sum time.Duration) {
+	for _, pid := range pids {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, t := range tasks {
+			raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
+			ran, _, _ := strings.Cut(string(raw), " ")
+			ns, _ := strconv.ParseInt(ran, 10, 64)
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
+}
+
 // statFields are the fields of /proc/PID/stat after the command's name: [0] is
 // the state. The name may hold spaces and parentheses.
 func statFields(pid int) ([]string, error) {
