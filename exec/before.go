@@ -53,10 +53,10 @@ func (r *runner) runBefore(ctx context.Context, job startJob, l launch, lock, gr
 	exit := p.reap()
 	switch {
 	case ctx.Err() != nil:
-		job.id.killRest(job.eff.inc, p.pid)
+		job.id.killRest(job.eff.inc, stillSession(p.pid, p.ticks))
 		return &cannotRun{startBroken, fmt.Sprintf("%s did not end within %v", name, time.Since(began).Round(time.Millisecond))}
 	case exit.Code != 0 || exit.Signal != "" || exit.Unknown:
-		job.id.killRest(job.eff.inc, p.pid)
+		job.id.killRest(job.eff.inc, stillSession(p.pid, p.ticks))
 		return &cannotRun{startBroken, name + " failed: " + inWords(exit)}
 	}
 	return nil

@@ -14,7 +14,9 @@ import (
 // it before that only keeps the dying ones from their core.
 func (id identity) killTree(p *process) {
 	tree := descendants(p.pid)
-	if !p.dead() {
+	if p.dead() {
+		tree = nil // the number may be somebody else's by now, and what was listed his
+	} else {
 		killGroup(p.pid, true) // a living or unreaped leader pins its group's number
 		p.signal(unix.SIGKILL)
 	}

@@ -115,6 +115,12 @@ func part(name string, args []string) {
 		http.ListenAndServe(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getpid()) }))
 	case "deaf": // a port that is open and never answers after the first time
 		deafPart(args[0])
+	case "recycler": // gives a number that a process had to another, again and again
+		cycles, _ := strconv.Atoi(args[0])
+		if err := recyclerPart(cycles, args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	case "asker": // a question that nobody answers
 		askerPart(args[0])
 	case "beat": // sd_notify: ready, beats for a while, then hangs

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"p2pnode"
+
+	"golang.org/x/sys/unix"
 )
 
 const maxAnswer = 64 << 10 // bytes of an answer that are looked at
@@ -99,18 +101,27 @@ func askStream(ctx context.Context, network, addr, send, expect string) error {
 }
 
 // askProgram runs argv in a process group of its own, which is killed whole when
-// the time is over. Exit status 0 is a good answer.
+// the program has ended or the time is over. Exit status 0 is a good answer.
+//
+// The program's own status is taken last: until then its number is nobody else's, and
+// the group's neither.
 func askProgram(ctx context.Context, argv []string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	// A grandchild that holds the pipe must not hold us.
 	cmd.WaitDelay = 100 * time.Millisecond
 	var out cutBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if cmd.Process != nil {
+	err := cmd.Start()
+	if err == nil {
+		killed := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); close(killed) })
+		awaitEnd(cmd.Process.Pid)
+		if !stop() {
+			<-killed
+		}
 		endGroup(cmd.Process.Pid)
+		err = cmd.Wait()
 	}
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
@@ -121,14 +132,29 @@ func askProgram(ctx context.Context, argv []string) error {
 	return fmt.Errorf("%s: %w", argv[0], err)
 }
 
+// awaitEnd waits until our child has ended and leaves its status where it is.
+func awaitEnd(pid int) {
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+}
+
 // endGroup kills what a program left behind, and takes its status: orphans come to
 // us, the subreaper, and would stay zombies. The group is the program's own, so
-// nobody else waits for its members.
-func endGroup(pgid int) {
-	deadline := time.Now().Add(100 * time.Millisecond)
-	for syscall.Kill(-pgid, syscall.SIGKILL) == nil && time.Now().Before(deadline) {
-		if pid, err := syscall.Wait4(-pgid, nil, syscall.WNOHANG, nil); err != nil || pid == 0 {
-			time.Sleep(time.Millisecond) // it has not died yet, or not come to us yet
+// nobody else waits for its members; its leader is not touched.
+func endGroup(leader int) {
+	syscall.Kill(-leader, syscall.SIGKILL)
+	for deadline := time.Now().Add(100 * time.Millisecond); ; time.Sleep(time.Millisecond) {
+		left := 0
+		for _, pid := range children(os.Getpid()) {
+			if group, err := syscall.Getpgid(pid); pid == leader || err != nil || group != leader {
+				continue
+			}
+			if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); err == nil && got == 0 {
+				left++ // it has not died yet
+			}
+		}
+		if left == 0 || time.Now().After(deadline) {
+			return
 		}
 	}
 }

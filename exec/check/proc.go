@@ -21,19 +21,18 @@ const clockTick = 10 * time.Millisecond
 func Tree(pid int) []int {
 	out := []int{pid}
 	for i := 0; i < len(out) && len(out) < maxTree; i++ {
-		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", out[i]))
-		if err != nil {
-			continue
-		}
-		for _, t := range tasks {
-			raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", out[i], t.Name()))
-			if err != nil {
-				continue
-			}
-			for f := range strings.FieldsSeq(string(raw)) {
-				if child, err := strconv.Atoi(f); err == nil {
-					out = append(out, child)
-				}
+		out = append(out, children(out[i])...)
+	}
+	return out
+}
+
+func children(pid int) (out []int) {
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, t := range tasks {
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t.Name()))
+		for f := range strings.FieldsSeq(string(raw)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				out = append(out, child)
 			}
 		}
 	}

@@ -49,7 +49,7 @@ var Rows = []Row{
 	{ID: "24", Fault: "disk full, damaged or vanished store", Promise: "supervision unaffected; nothing acknowledged unsynced; refetched from peers", Runs: []Run{{"./store", "Damaged|Dead|Flipped|Failing|Hanging|Full|Vanished|Killed|Environment|Locked", ""}}, Wants: "refetching by real processes is measured in row 32"},
 	{ID: "25", Fault: "a crash between any two writes", Promise: "every acknowledged record is there", Runs: []Run{{"./store", "Killed|Reopening|PowerCut", ""}}},
 	{ID: "26", Fault: "few descriptors, pids, memory", Promise: "degrades with a report, no crash loop"},
-	{ID: "27", Fault: "pids are given out again", Promise: "0 signals to a wrong process"},
+	{ID: "27", Fault: "pids are given out again", Promise: "0 signals to a wrong process", Runs: []Run{{"./exec", "RecycledNumber", ""}}, Env: []string{"P2PNODE_CYCLES=10000"}},
 	{ID: "28", Fault: "children that outlive their parent", Promise: "0 leaked processes", Runs: []Run{{"./exec", "Leftovers|Stubborn", ""}, {"./test/netlab", "TestAHiddenChildIsFound", ""}}},
 	{ID: "29", Fault: "log floods, huge lines, secrets", Promise: "bounded excerpt, 0 secrets leaked", Runs: []Run{{"./exec/logs", ".", ""}}},
 	{ID: "30", Fault: "version n-1 beside n", Promise: "0 violations", Runs: []Run{{"./test/ring", "TwoVersions", ""}}, Wants: "a release; the earlier revision is a commit"},
