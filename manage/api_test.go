@@ -175,6 +175,7 @@ func TestStatus(t *testing.T) {
 		{"a member left", func(w *world) { w.nodes[2].Verdict = p2pnode.Left }, true, true, ""},
 		{"one manager", func(w *world) { w.nodes[1].Role = p2pnode.RoleWorker }, true, true, "few-managers"},
 		{"the certificate ends", func(w *world) { w.standing.Until = time.Now().Add(29 * 24 * time.Hour) }, true, true, "certificate-ends"},
+		{"a worker has the root's key", func(w *world) { w.standing.Role, w.standing.RootKey = p2pnode.RoleWorker, true }, true, true, "root-key"},
 		{"the clock is wrong", func(w *world) { w.standing.ClockBehind = time.Hour }, true, true, "clock"},
 		{"the door is open", func(w *world) { w.standing.OpenUntil = time.Now().Add(time.Minute) }, true, true, "open"},
 		{"alone", func(w *world) { w.nodes = w.nodes[:1] }, false, true, "alone"},

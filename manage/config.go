@@ -123,6 +123,7 @@ type Standing struct {
 	Since    time.Time // when this node process was admitted
 	// DemotedBy names who took its privilege; "": nobody, or it never had any.
 	DemotedBy   string
+	RootKey     bool          // the root's key is in the data folder: whoever reads it can make managers
 	Until       time.Time     // when its certificate ends, and a manager's privilege with it
 	ClockBehind time.Duration // by which this host's clock seems to be wrong
 	OpenUntil   time.Time     // neighbours are let in without a token; zero: they are not

@@ -143,6 +143,9 @@ func warnings(f facts) []p2pnode.Warning {
 		if s.Role == p2pnode.RoleManager && s.Until.Sub(f.now) < certificateEnds {
 			add("certificate-ends", warning, "put the founder's root.key into "+f.cfg.Data+" of a manager until its certificate is renewed, within the hour", "this manager's certificate ends on %s, and no other manager's lasts longer", s.Until.Local().Format(time.DateOnly))
 		}
+		if s.Role != p2pnode.RoleManager && s.RootKey {
+			add("root-key", warning, "move root.key out of "+f.cfg.Data+" to a safe place, off this host", "this host is a worker and has the cluster's root.key: with it anybody here can make managers")
+		}
 		if s.ClockBehind > 0 {
 			add("clock", warning, "set this host's clock, best by NTP", "this host's clock is %s behind this program's build or what managers have signed", s.ClockBehind.Round(time.Minute))
 		}

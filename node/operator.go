@@ -268,7 +268,7 @@ func (s standing) Standing() *manage.Standing {
 	self := o.View().Peers[o.ID()]
 	return &manage.Standing{
 		Cluster: cluster.ID, Trusted: cluster.Trusted, Role: cert.Role, Managing: managing && o.Manages(),
-		Door: self.Door, Since: since, DemotedBy: o.DemotedBy(), OpenUntil: o.OpenUntil(), Until: cert.Until, ClockBehind: o.ClockBehind(),
+		Door: self.Door, Since: since, DemotedBy: o.DemotedBy(), OpenUntil: o.OpenUntil(), Until: cert.Until, ClockBehind: o.ClockBehind(), RootKey: s.n.hasRootKey(),
 	}
 }
 
@@ -371,8 +371,12 @@ func (n *Node) loadManaging() bool {
 	if raw, err := os.ReadFile(managingPath(n.cfg.Dir)); err == nil {
 		return strings.TrimSpace(string(raw)) == "on"
 	}
+	return n.cfg.Manager || n.hasRootKey()
+}
+
+func (n *Node) hasRootKey() bool {
 	_, err := os.Stat(filepath.Join(n.cfg.Dir, "root.key"))
-	return n.cfg.Manager || err == nil
+	return err == nil
 }
 
 // resumeManaging makes the switch what was last said.

@@ -64,6 +64,7 @@ func (a *app) demoteCommand() *cobra.Command {
 						return
 					}
 					p.line("%s is a worker from here on; it cannot read what is reported from now on", doc.Node)
+					p.line("root.key makes managers all the same: if it is on %s, move it away (p2pnode status there says so)", doc.Node)
 					if len(doc.Kept) > 0 {
 						p.line("members that it had let in stay: %s", strings.Join(doc.Kept, ", "))
 					}
