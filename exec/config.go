@@ -21,6 +21,9 @@ type Config struct {
 	NodeName string
 	// Version is the binary's, as `version` says it.
 	Version string
+	// Built is when this program was built: a clock that stands before it is wrong and
+	// does not make an ended manager's certificate good again. Zero: unknown.
+	Built time.Time
 	// Services are the declared services; names must be unique.
 	Services []p2pnode.ServiceSpec
 	// Grace is how long agents have before exec acts alone; too short and agents

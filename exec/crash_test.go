@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"p2pnode"
 	"p2pnode/test/need"
+
+	"golang.org/x/sys/unix"
 )
 
 // actedOn is the next event that tells of a restart of name.
@@ -146,6 +149,33 @@ func TestRecordsOfTheKernelLog(t *testing.T) {
 		if got := outOfMemory([]byte(record)); got != pid {
 			t.Errorf("%q: pid %d, want %d", record, got, pid)
 		}
+	}
+}
+
+// The kernel kills much that is no service, and nobody asks about that: it does not fill
+// what is remembered.
+func TestForeignKillsAreForgotten(t *testing.T) {
+	// As /dev/kmsg: a read is one record.
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[1])
+	k := &kernelLog{fd: ends[0]}
+	defer k.close()
+	oom := func(pid int) bool {
+		return k.blame(pid, p2pnode.Exit{Signal: "SIGKILL"}).OOM
+	}
+	for pid := range 3 * maxKilled {
+		if _, err := unix.Write(ends[1], fmt.Appendf(nil, "6,1,2,-;oom-kill:constraint=CONSTRAINT_NONE,task=x,pid=%d,uid=0\n", pid+1)); err != nil {
+			t.Fatal(err)
+		}
+		if pid%100 == 0 && oom(99999) {
+			t.Fatal("blamed for somebody's death")
+		}
+	}
+	if last := 3 * maxKilled; !oom(last) || oom(last) || oom(1) || len(k.killed) >= maxKilled {
+		t.Errorf("the last one counts once, the first no more: %d remembered", len(k.killed))
 	}
 }
 

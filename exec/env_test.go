@@ -7,21 +7,22 @@ import (
 	"p2pnode"
 )
 
-// Most programs take the first of two variables of one name. What the file says, and
-// then what its user has, stands in place of exec's own.
+// Most programs take the first of two variables of one name. Of exec's own, the user's,
+// the env_file's and the declaration's the later one stands in place of the earlier.
 func TestOfTwoVariablesTheLastIsMeant(t *testing.T) {
-	own := []string{"HOME=/root", "PATH=/bin", "TZ=UTC"}
+	own := []string{"HOME=/exec", "PATH=/bin", "TZ=UTC"}
 	for name, c := range map[string]struct {
-		spec p2pnode.ServiceSpec
-		said []string // by the file, as envOf adds it
-		want []string
+		spec  p2pnode.ServiceSpec
+		files []string
+		want  []string
 	}{
-		"the file's":               {p2pnode.ServiceSpec{}, []string{"TZ=CET", "HOME=/srv"}, []string{"TZ=CET", "HOME=/srv"}},
+		"the declaration's":        {p2pnode.ServiceSpec{Env: map[string]string{"TZ": "CET", "HOME": "/srv"}}, []string{"TZ=EET"}, []string{"TZ=CET", "HOME=/srv"}},
 		"the user's":               {p2pnode.ServiceSpec{User: "root"}, nil, []string{"HOME=/root", "USER=root", "LOGNAME=root"}},
-		"the file's, not the user": {p2pnode.ServiceSpec{User: "root", Env: map[string]string{"HOME": "/srv"}}, []string{"HOME=/srv"}, []string{"HOME=/srv", "USER=root"}},
+		"its own, not the user's":  {p2pnode.ServiceSpec{User: "root", Env: map[string]string{"HOME": "/srv"}}, nil, []string{"HOME=/srv", "USER=root"}},
+		"the file's, not the user": {p2pnode.ServiceSpec{User: "root"}, []string{"HOME=/file"}, []string{"HOME=/file", "USER=root"}},
 	} {
 		c.spec.Command = []string{"/bin/sh"}
-		l, err := prepare(c.spec, append(slices.Clone(own), c.said...))
+		l, err := prepare(c.spec, serviceEnv(c.spec, own, c.files))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -5,9 +5,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strings"
-	"syscall"
+
+	"p2pnode"
 )
 
 // readEnvFiles reads KEY=VALUE lines, in the files' order. Empty lines and those
@@ -17,7 +17,7 @@ import (
 func readEnvFiles(paths []string) ([]string, error) {
 	var out []string
 	for _, path := range paths {
-		raw, err := readRegular(path, maxEnvFile)
+		raw, err := readEnvFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("its env_file %s cannot be read: %s", path, plain(err))
 		}
@@ -30,22 +30,16 @@ func readEnvFiles(paths []string) ([]string, error) {
 	return out, nil
 }
 
-// readRegular reads a file of at most most bytes, and waits for nobody: what was put
-// in its place may be a FIFO.
-func readRegular(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func readEnvFile(path string) ([]byte, error) {
+	f, info, err := p2pnode.OpenFor(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > most) {
-		err = fmt.Errorf("it is no file of at most %d bytes", most)
+	if info.Size() > maxEnvFile {
+		return nil, fmt.Errorf("it has more than %d bytes", maxEnvFile)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(f, most))
+	return io.ReadAll(io.LimitReader(f, maxEnvFile))
 }
 
 // parseEnv is readEnvFiles for one file's bytes; an error begins with the line.

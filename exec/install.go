@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"p2pnode"
@@ -18,6 +17,7 @@ import (
 type installation struct {
 	from   string // as it was named
 	target string // the installed file
+	sync   func(folder string) error
 	staged string // the copy beside it, or target itself where a package manager has put it there already
 	same   bool   // it is the binary that runs
 }
@@ -36,19 +36,15 @@ func stage(file string) (*installation, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &installation{from: file, target: target}
+	in := &installation{from: file, target: target, sync: syncFolder}
 	if file == "" {
 		in.from = target
 	}
-	src, err := os.OpenFile(in.from, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not hold us
+	src, info, err := p2pnode.OpenRegular(in.from, 0)
 	if err != nil {
 		return nil, unfit(in.from, errors.New(plain(err)))
 	}
 	defer src.Close()
-	info, err := src.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, unfit(in.from, errors.New("it is no regular file"))
-	}
 	if in.same, err = sameBytes(src, "/proc/self/exe"); err != nil {
 		return nil, err
 	}
@@ -136,7 +132,21 @@ func (in *installation) install() error {
 		return err
 	}
 	in.staged = ""
-	return syncFolder(filepath.Dir(in.target))
+	if err := in.sync(filepath.Dir(in.target)); err != nil {
+		return in.takeBack(err)
+	}
+	return nil
+}
+
+// takeBack gives the old binary its name again: the new one has it, and may not be on the
+// disk. Nobody asked for what a restart would start then.
+func (in *installation) takeBack(why error) error {
+	e := &p2pnode.Error{Code: "cannot-install", Text: "the disk does not keep " + in.target + ": " + plain(why) + "; the old binary is back", Fix: "check the disk"}
+	if err := os.Rename(in.previous(), in.target); err != nil {
+		e.Text = "the disk does not keep " + in.target + ": " + plain(why) + "; and the old binary cannot be put back: " + plain(err)
+		e.Fix = "p2pnode runs on as before, but its next start is of the new binary: check the disk and mv " + in.previous() + " " + in.target
+	}
+	return e
 }
 
 // discard removes a copy that was not installed.

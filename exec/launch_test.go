@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -213,6 +214,28 @@ func TestEnvFiles(t *testing.T) {
 	kill9(t, was.PID)
 	if a := environ(t, h.awaitNew("web", was.PID).PID, "A"); a != "new" {
 		t.Errorf("the next life has A=%q", a)
+	}
+}
+
+// A service's user who may write where its env_file lies must not have root read for it
+// what it may not.
+func TestEnvFileOverALink(t *testing.T) {
+	need.Root(t, "it makes a link of another user")
+	const nobody = 65534
+	dir := t.TempDir()
+	secret, file := filepath.Join(dir, "secret"), filepath.Join(dir, "web.env")
+	err := errors.Join(os.WriteFile(secret, []byte("KEY=of-others\n"), 0o600), os.Symlink(secret, file), os.Lchown(file, nobody, nobody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env, err := readEnvFiles([]string{file}); err == nil || !strings.Contains(err.Error(), "made a link on the way") {
+		t.Errorf("read: %q, %v", env, err)
+	}
+	if err := os.Chown(secret, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	if env, err := readEnvFiles([]string{file}); err != nil || !slices.Equal(env, []string{"KEY=of-others"}) {
+		t.Errorf("its own file: %q, %v", env, err)
 	}
 }
 

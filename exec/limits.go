@@ -50,7 +50,7 @@ const (
 const (
 	maxFrame       = 1 << 20 // bytes of one control frame
 	maxSigned      = 32 << 10
-	maxChallenges  = 1024
+	maxChallenges  = 1024             // orders of managers within challengeLife
 	maxSignedWait  = 20 * time.Second // a manager's order waits for its outcome
 	challengeLife  = 30 * time.Second
 	maxFrameFDs    = 2
@@ -67,6 +67,7 @@ const (
 	maxAuditWait   = 256      // entries that wait for a disk; the oldest go first
 	maxKernelLine  = 8 << 10  // bytes of one record of the kernel log
 	maxKernelLines = 4096     // of one look
+	maxKilled      = 512      // kills for want of memory that nobody has asked about: most are not of services
 	maxWhy         = 512      // bytes of the answers of a check that are kept
 	maxEarly       = 16       // sd_notify messages of a process that is not known yet
 	maxTrialSays   = 64 << 10 // bytes that a binary on trial may say

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ import (
 type kernelLog struct {
 	mu     sync.Mutex
 	fd     int
-	killed map[int]bool // pids, as the kernel names them
+	killed []int // pids, as the kernel names them, the newest maxKilled
 }
 
 func openKernelLog() *kernelLog {
@@ -34,7 +35,7 @@ func openKernelLog() *kernelLog {
 		unix.Close(fd)
 		return nil
 	}
-	return &kernelLog{fd: fd, killed: map[int]bool{}}
+	return &kernelLog{fd: fd}
 }
 
 // inFirstPidNamespace: the kernel's own has always had this inode.
@@ -57,8 +58,8 @@ func (k *kernelLog) blame(pid int, exit p2pnode.Exit) p2pnode.Exit {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.readLocked()
-	exit.OOM = k.killed[pid]
-	delete(k.killed, pid) // the number may come again
+	exit.OOM = slices.Contains(k.killed, pid)
+	k.killed = slices.DeleteFunc(k.killed, func(p int) bool { return p == pid }) // the number may come again
 	return exit
 }
 
@@ -73,8 +74,9 @@ func (k *kernelLog) readLocked() {
 		if err != nil || n <= 0 {
 			return
 		}
-		if pid := outOfMemory(buf[:n]); pid != 0 && len(k.killed) < maxServices {
-			k.killed[pid] = true
+		if pid := outOfMemory(buf[:n]); pid != 0 {
+			k.killed = append(k.killed, pid)
+			k.killed = k.killed[max(0, len(k.killed)-maxKilled):]
 		}
 	}
 }

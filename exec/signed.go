@@ -2,13 +2,16 @@ package exec
 
 import (
 	"crypto/ed25519"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +24,8 @@ import (
 // carries it: exec draws a challenge, the manager signs it together with what is to be
 // done and to which host, and exec looks at the signature, at the certificates and at
 // the cluster that this host trusts, all by itself. A challenge is good once, for
-// challengeLife; no clocks are compared.
+// challengeLife; no clocks are compared. Every member may ask for challenges, so none is
+// remembered before a manager has answered it: nobody can crowd out another one's.
 
 // notTrusted is the code of the refusal that the person at this host can lift.
 const notTrusted = "not-trusted"
@@ -48,39 +52,68 @@ func SignAct(key ed25519.PrivateKey, a Act) ([]byte, error) {
 	return p2pnode.Seal(actDomain, key, raw), nil
 }
 
-// challenges are those that were drawn and not used yet, oldest first.
+// challenges draws them and knows its own again, as long as this exec lives.
 type challenges struct {
-	mu   sync.Mutex
-	list []challenge
+	mu    sync.Mutex
+	key   []byte // of their seals; made with the first one
+	epoch time.Time
+	spent map[string]time.Time // until when each would have been good
 }
 
-type challenge struct {
-	text  string
-	until time.Time
-}
+// A challenge is its end, in nanoseconds since the epoch, 16 random bytes and a seal over
+// both.
+const challengeHead = 8 + 16
 
-// draw makes one; of too many the oldest is dropped.
+// draw makes one.
 func (c *challenges) draw(now time.Time) []byte {
-	b := make([]byte, 16)
-	rand.Read(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.list = append(c.list, challenge{string(b), now.Add(challengeLife)})
-	c.list = c.list[max(0, len(c.list)-maxChallenges):]
-	return b
+	if c.key == nil {
+		c.key, c.epoch, c.spent = make([]byte, sha256.Size), now, map[string]time.Time{}
+		rand.Read(c.key)
+	}
+	b := binary.BigEndian.AppendUint64(nil, uint64(now.Add(challengeLife).Sub(c.epoch)))
+	b = append(b, make([]byte, challengeHead-len(b))...)
+	rand.Read(b[8:])
+	return append(b, c.sealLocked(b)...)
 }
 
-// spend reports whether text is one that is still good; it is good no more.
+func (c *challenges) sealLocked(head []byte) []byte {
+	h := hmac.New(sha256.New, c.key)
+	h.Write(head)
+	return h.Sum(nil)
+}
+
+// good reports whether text is one that was drawn here, not long ago, and not spent.
+func (c *challenges) good(text []byte, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.untilLocked(text, now).IsZero()
+}
+
+// spend is good, and text is good no more.
 func (c *challenges) spend(text []byte, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.list, func(x challenge) bool { return x.text == string(text) })
-	if i < 0 {
+	until := c.untilLocked(text, now)
+	maps.DeleteFunc(c.spent, func(_ string, until time.Time) bool { return !now.Before(until) })
+	if until.IsZero() || len(c.spent) >= maxChallenges {
 		return false
 	}
-	good := now.Before(c.list[i].until)
-	c.list = slices.Delete(c.list, i, i+1)
-	return good
+	c.spent[string(text)] = until
+	return true
+}
+
+// untilLocked is how long text is good; zero: not at all.
+func (c *challenges) untilLocked(text []byte, now time.Time) time.Time {
+	if c.key == nil || len(text) != challengeHead+sha256.Size || !hmac.Equal(text[challengeHead:], c.sealLocked(text[:challengeHead])) {
+		return time.Time{}
+	}
+	until := c.epoch.Add(time.Duration(binary.BigEndian.Uint64(text)))
+	if _, spent := c.spent[string(text)]; spent || !now.Before(until) {
+		return time.Time{}
+	}
+	return until
 }
 
 type challengeBody struct {
@@ -162,8 +195,12 @@ func (r *runner) mayAct(signer peer.ID, a Act) error {
 	if a.Host != p2pnode.PeerID(key.Public().(ed25519.PublicKey)).String() {
 		return refuse("wrong-host", "the order is for another host", "")
 	}
-	if !r.challenges.spend(a.Challenge, time.Now()) {
+	now := time.Now()
+	stale := func() error {
 		return refuse("stale-order", "the order is no answer to a challenge of this host, or too late", "run the command again")
+	}
+	if !r.challenges.good(a.Challenge, now) {
+		return stale()
 	}
 	papers, err := pinned(r.cfg.Dir)
 	if err != nil {
@@ -173,12 +210,23 @@ func (r *runner) mayAct(signer peer.ID, a Act) error {
 	switch {
 	case err != nil:
 		return refuse("not-permitted", "the order's certificate does not count here: "+err.Error(), "")
-	case cert.ID != signer || !cert.Privileged(time.Now()):
+	case cert.ID != signer || !cert.Privileged(r.clock(now)):
 		return refuse("not-permitted", "only a manager whose certificate is in force may have that done", "run it on a manager: p2pnode nodes shows them")
+	case !r.challenges.spend(a.Challenge, now):
+		return stale() // spent first: the refusal below is a line of the audit log, and who carries it may repeat it
 	case !papers.Trusted:
 		return refuse(notTrusted, "this host took its cluster on first sight: its managers may look and repair, not stop or start", "on that host run: p2pnode trust "+p2pnode.ClusterID(papers.Root))
 	}
 	return nil
+}
+
+// clock is the time that certificates are judged by: a clock that stands before the day
+// on which this program was built is wrong (see overlay).
+func (r *runner) clock(now time.Time) time.Time {
+	if now.Before(r.cfg.Built) {
+		return r.cfg.Built
+	}
+	return now
 }
 
 // pinnedPapers is what exec reads of the cluster that its host is in.

@@ -85,7 +85,7 @@ func TestWhoMayGiveOrders(t *testing.T) {
 	used := good(manager)
 	give(manager, used)
 	late := good(manager)
-	r.challenges.list[len(r.challenges.list)-1].until = time.Now()
+	late.Challenge = r.challenges.draw(now.Add(-challengeLife))
 	for name, c := range map[string]struct {
 		key  ed25519.PrivateKey
 		act  Act
@@ -127,11 +127,43 @@ func TestWhoMayGiveOrders(t *testing.T) {
 	if _, _, err := readAct(make([]byte, maxSigned+1)); err == nil {
 		t.Error("an endless order was read")
 	}
+	// Any member may ask for challenges. They crowd out nobody's, and nor do orders of
+	// those who may not give any.
+	mine := good(manager)
 	for range 2 * maxChallenges {
 		r.challenges.draw(time.Now())
 	}
-	if len(r.challenges.list) != maxChallenges {
-		t.Errorf("%d challenges are remembered", len(r.challenges.list))
+	wasted := good(manager)
+	give(worker, Act{Host: wasted.Host, Challenge: wasted.Challenge, Verb: "stop", Target: "web", Chain: chains[id(worker)]})
+	if err := errors.Join(give(manager, mine), give(manager, wasted)); err != nil {
+		t.Errorf("after a flood of challenges: %v", err)
+	}
+	// A clock that stands before the program was built makes no ended certificate good.
+	chains[id(ended)] = issue(ended, p2pnode.RoleManager, now.Add(-364*24*time.Hour))
+	if err := give(ended, good(ended)); err != nil {
+		t.Errorf("a day before its end: %v", err)
+	}
+	r.cfg.Built = now.Add(10 * 24 * time.Hour)
+	if err := give(ended, good(ended)); code(err) != "not-permitted" {
+		t.Errorf("ended by the day of the build: %v", err)
+	}
+}
+
+// What is remembered of challenges is bounded, and gone with their time.
+func TestSpentChallengesAreForgotten(t *testing.T) {
+	var c challenges
+	now := time.Now()
+	spend := func(at time.Time) bool { return c.spend(c.draw(at), at) }
+	for range maxChallenges {
+		if !spend(now) {
+			t.Fatal("a fresh challenge is not good")
+		}
+	}
+	if spend(now) {
+		t.Error("more orders than can be remembered")
+	}
+	if later := now.Add(challengeLife); !spend(later) || len(c.spent) != 1 {
+		t.Errorf("%d are remembered after their time", len(c.spent))
 	}
 }
 

@@ -51,12 +51,6 @@ func prepare(spec p2pnode.ServiceSpec, env []string) (launch, error) {
 	if err := l.become(spec.User, spec.Group); err != nil {
 		return l, &cannotRun{startMissing, err.Error()}
 	}
-	for _, key := range []string{"USER", "LOGNAME", "HOME"} { // the user's own are in place, unless the file says others
-		if value, said := spec.Env[key]; said && spec.User != "" {
-			l.env = append(l.env, key+"="+value)
-		}
-	}
-	l.env = lastWins(l.env)
 	if spec.Cwd != "" {
 		if info, err := os.Stat(spec.Cwd); err != nil || !info.IsDir() {
 			return l, &cannotRun{startMissing, "its folder " + spec.Cwd + " is not there"}
@@ -94,7 +88,6 @@ func (l *launch) become(name, group string) error {
 		}
 		l.uid, _ = strconv.Atoi(u.Uid)
 		l.gid, _ = strconv.Atoi(u.Gid)
-		l.env = append(l.env, "USER="+u.Username, "LOGNAME="+u.Username, "HOME="+u.HomeDir)
 		ids, _ := u.GroupIds()
 		for _, id := range ids {
 			if n, err := strconv.ParseUint(id, 10, 32); err == nil {
@@ -307,13 +300,26 @@ func shebang(path string) string {
 }
 
 // serviceEnv is the environment of a service: exec's own without what concerns
-// only exec, what its files and then its declaration add, and what it is told.
+// only exec, what its user has, what its files and then its declaration add, and what
+// it is told. Of two variables of one name the last is meant, see prepare.
 func serviceEnv(spec p2pnode.ServiceSpec, own, files []string, told ...string) []string {
-	env := append(slices.DeleteFunc(slices.Clone(own), private), files...)
+	env := slices.Concat(slices.DeleteFunc(slices.Clone(own), private), userEnv(spec.User), files)
 	for _, k := range sortedKeys(spec.Env) {
 		env = append(env, k+"="+spec.Env[k])
 	}
 	return append(env, told...)
+}
+
+// userEnv is what a login gives a user; nothing of one that is not known here.
+func userEnv(name string) []string {
+	if name == "" {
+		return nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return nil
+	}
+	return []string{"USER=" + u.Username, "LOGNAME=" + u.Username, "HOME=" + u.HomeDir}
 }
 
 func private(kv string) bool {

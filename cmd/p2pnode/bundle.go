@@ -108,18 +108,11 @@ func (b *bundle) file(name, path string, tail int) {
 
 // tailOf reads the last n bytes of a regular file, from the beginning of a line.
 func tailOf(path string, n int) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, info, err := p2pnode.OpenRegular(path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no file")
-	}
 	from := max(0, info.Size()-int64(n))
 	raw, err := io.ReadAll(io.NewSectionReader(f, from, int64(n)))
 	if i := bytes.IndexByte(raw, '\n'); from > 0 && i >= 0 {

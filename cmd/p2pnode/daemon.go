@@ -159,7 +159,7 @@ func (a *app) runExec(s daemonStart, asked *bool) error {
 	defer flush()
 	debug.SetGCPercent(50) // exec lives for ever and mostly sleeps: a megabyte less for a little of its CPU
 	return exec.Run(ctx, exec.Config{
-		Dir: dir, NodeName: o.Name, Version: versionDoc().Version, Services: services, Grace: o.Grace, ShutdownTimeout: o.ShutdownTimeout, Observe: o.Observe,
+		Dir: dir, NodeName: o.Name, Version: versionDoc().Version, Built: built(), Services: services, Grace: o.Grace, ShutdownTimeout: o.ShutdownTimeout, Observe: o.Observe,
 		Load:       func() (exec.Loaded, error) { return s.load(dir, log) },
 		NodeArgv:   append([]string{"/proc/self/exe", "node"}, o.roleFlags(dir, chosen)...),
 		DoorArgv:   append([]string{"/proc/self/exe", "door"}, o.roleFlags(dir, chosen)...),

@@ -2,11 +2,14 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"p2pnode/test/need"
 )
 
 // Who follows a log is told what the program writes into its own file, also after
@@ -73,4 +76,22 @@ func TestOwnFileIsFollowed(t *testing.T) {
 	want("there again")
 	sh(t, fifo, "echo printed")
 	want("printed")
+}
+
+// Who may write where the log lies does not have root read another one's file into it.
+func TestOwnFileOverALink(t *testing.T) {
+	need.Root(t, "it makes a link of another user")
+	dir := t.TempDir()
+	secret, log := filepath.Join(dir, "secret"), filepath.Join(dir, "own.log")
+	if err := errors.Join(os.WriteFile(secret, []byte("root:$6$x\n"), 0o600), os.Symlink(secret, log), os.Lchown(log, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	if got := pastOwn(log, 10); len(got) != 0 {
+		t.Errorf("read: %q", got)
+	}
+	o := followOwn(log)
+	defer o.end()
+	if o.now.f != nil {
+		t.Error("followed")
+	}
 }

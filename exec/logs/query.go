@@ -5,8 +5,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
+
+	"p2pnode"
 )
 
 // Query tells emit the newest n lines (n <= 0: all in memory) that are not older
@@ -130,13 +131,8 @@ type snapshot struct {
 }
 
 func snap(path string) snapshot {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, info, err := p2pnode.OpenFor(path)
 	if err != nil {
-		return snapshot{}
-	}
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		f.Close()
 		return snapshot{}
 	}
 	return snapshot{f, info.Size(), inodeOf(info.Sys())}
