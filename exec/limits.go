@@ -69,6 +69,7 @@ const (
 	maxKernelLines = 4096     // of one look
 	maxKilled      = 512      // kills for want of memory that nobody has asked about: most are not of services
 	maxWhy         = 512      // bytes of the answers of a check that are kept
+	maxAncestors   = 16       // of a process that says something by sd_notify
 	maxEarly       = 16       // sd_notify messages of a process that is not known yet
 	maxTrialSays   = 64 << 10 // bytes that a binary on trial may say
 	maxAuditText   = 512      // bytes of each text in one

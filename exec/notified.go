@@ -46,12 +46,30 @@ func (r *runner) heard(name string, m notify.Message) {
 
 // speaksFor reports whether the sender is a process of the service. Programs like
 // systemd-notify have ended by the time that they are heard; of them only the user
-// is known.
+// is known. A cookie is no secret, and anybody may write it into an environment of his
+// own: it counts of the service's user.
 func (r *runner) speaksFor(k *kid, m notify.Message) bool {
-	st, err := readStat(m.PID)
-	if err == nil {
-		return m.PID == k.proc.pid || st.session == k.proc.pid || k.id.cookied(m.PID, p2pnode.Incarnation{})
-	}
 	uid, ok := uidOf(k.spec.User)
-	return ok && (m.UID == uid || m.UID == os.Getuid() || m.UID == 0)
+	may := ok && (m.UID == uid || m.UID == os.Getuid() || m.UID == 0)
+	st, err := readStat(m.PID)
+	if err != nil {
+		return may
+	}
+	return m.PID == k.proc.pid || st.session == k.proc.pid || may && k.id.cookied(m.PID, p2pnode.Incarnation{}) || st.descendsFrom(k.proc.pid)
+}
+
+// descendsFrom reports whether pid is an ancestor: of what a service starts as another
+// user, in a session of its own.
+func (st stat) descendsFrom(pid int) bool {
+	for range maxAncestors {
+		if st.ppid == pid {
+			return true
+		}
+		above, err := readStat(st.ppid)
+		if err != nil {
+			return false
+		}
+		st = above
+	}
+	return false
 }

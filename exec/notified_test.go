@@ -2,11 +2,16 @@ package exec
 
 import (
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"p2pnode"
+	"p2pnode/exec/notify"
+
+	"golang.org/x/sys/unix"
 )
 
 // A service of another user, and one in a folder with a long name, are heard too.
@@ -73,5 +78,48 @@ func TestAStrangerIsNotHeard(t *testing.T) {
 	notifyAs(t, socket, "READY=1")
 	if s := h.status("deaf"); s.State != p2pnode.StateStarting {
 		t.Errorf("a stranger made it %s", s.State)
+	}
+}
+
+// Another user writes a service's cookie into his environment: it makes him nobody's
+// process. What the service starts as that user, in another session, is its own.
+func TestACookieIsNoPass(t *testing.T) {
+	id := identity{folder: "7-7.1", service: "web"}
+	run := func(env ...string) int {
+		cmd := osexec.Command("/bin/sh", "-c", "setsid sleep 100 & echo; wait")
+		cmd.Env = append(os.Environ(), env...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			for _, child := range childrenOf(cmd.Process.Pid) {
+				unix.Kill(child, unix.SIGKILL)
+			}
+			cmd.Wait()
+		})
+		out.Read(make([]byte, 1)) // the child is there
+		return cmd.Process.Pid
+	}
+	web, forged := run(), run(id.cookie(p2pnode.Incarnation{N: 1}))
+	k := &kid{id: id, proc: &process{pid: web}}
+	r := &runner{}
+	for name, c := range map[string]struct {
+		pid, uid int
+		want     bool
+	}{
+		"itself":                  {web, 4711, true},
+		"its child":               {childrenOf(web)[0], 4711, true},
+		"cookie, of another user": {forged, 4711, false},
+		"cookie, of its user":     {forged, os.Getuid(), true},
+		"of its user, no cookie":  {os.Getpid(), os.Getuid(), false},
+	} {
+		if got := r.speaksFor(k, notify.Message{PID: c.pid, UID: c.uid}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
