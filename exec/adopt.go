@@ -93,10 +93,7 @@ func (r *runner) goOnWith(a *adoption) {
 	if a.found == nil && a.ended == nil && !cut {
 		return
 	}
-	var fifo *os.File
-	if a.held != nil {
-		fifo = a.held.FIFO
-	}
+	fifo := a.heldFIFO(cut)
 	path := a.rec.Fifo
 	if path == "" && a.proc != nil { // the record is lost: the process itself says where it writes
 		path, _ = os.Readlink(procPath(a.proc.pid, "fd/1"))
@@ -117,6 +114,29 @@ func (r *runner) goOnWith(a *adoption) {
 		r.degraded.set("log of "+a.name, err)
 	}
 	a.tales = a.untold(cut)
+}
+
+// heldFIFO is what the keeper holds of the life that there is to go on with, or to
+// tell of; nil if nothing. An exec that is killed in the middle of a start has not
+// handed over the new life's yet: that of the one before is nobody's any more.
+func (a *adoption) heldFIFO(cut bool) *os.File {
+	if a.held == nil {
+		return nil
+	}
+	var of string
+	switch {
+	case cut:
+		of = a.rec.Replaced.Target
+	case a.found != nil:
+		of = a.found.inc.String()
+	default:
+		of = a.ended.inc.String()
+	}
+	if a.held.Incarnation.String() != of {
+		a.held.FIFO.Close()
+		return nil
+	}
+	return a.held.FIFO
 }
 
 // cutShort reports whether the last exec died in the middle of a restart: it had

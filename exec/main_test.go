@@ -289,7 +289,7 @@ func guardPart(dir string) context.Context {
 
 func doorPart(dir string) {
 	ctx := guardPart(dir)
-	k := &testKeeper{held: map[string]Kept{}, spread: filepath.Join(dir, "spread")}
+	k := &testKeeper{held: map[string]Kept{}, spread: filepath.Join(dir, "spread"), full: filepath.Join(dir, "keeper-full")}
 	for {
 		if c, err := Dial(ctx, dir, RoleDoor); err == nil {
 			c.ServeKeeper(ctx, k)
@@ -299,10 +299,11 @@ func doorPart(dir string) {
 	}
 }
 
-// testKeeper holds and does not drain.
+// testKeeper holds and does not drain. Once there is a file full it takes nothing more:
+// what it has is then of lives that may be over.
 type testKeeper struct {
-	held   map[string]Kept
-	spread string
+	held         map[string]Kept
+	spread, full string
 }
 
 func (k *testKeeper) Held() (out []Kept) {
@@ -311,7 +312,17 @@ func (k *testKeeper) Held() (out []Kept) {
 	}
 	return out
 }
-func (k *testKeeper) Keep(h Kept)           { k.Drop(h.Service); k.held[h.Service] = h }
+
+func (k *testKeeper) Keep(h Kept) {
+	if _, err := os.Stat(k.full); err == nil {
+		h.FIFO.Close()
+		h.Pidfd.Close()
+		return
+	}
+	k.Drop(h.Service)
+	k.held[h.Service] = h
+}
+
 func (k *testKeeper) Spread(l p2pnode.Life) { os.WriteFile(k.spread, []byte(l.String()), 0o600) }
 func (k *testKeeper) Drop(s string) {
 	if h, ok := k.held[s]; ok {

@@ -118,6 +118,36 @@ func TestALateKeeperIsHeard(t *testing.T) {
 	eventually(t, "it is in the log", func() bool { return slices.Contains(h.log("web"), "late") })
 }
 
+// An exec that is killed in the middle of a start has not handed the new life's output
+// to the keeper, which holds that of the life before. The next exec reads on where the
+// new life writes.
+func TestTheKeeperHoldsTheOutputOfTheLifeBefore(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:say")}, Door: true})
+	was := h.await("web", p2pnode.StateUp)
+	h.await(p2pnode.SelfDoor, p2pnode.StateUp)
+	eventually(t, "it has said hello", func() bool { return len(h.log("web")) > 0 })
+	eventually(t, "the door holds the first life's output", func() bool { return holdsFIFO(h.status(p2pnode.SelfDoor).PID, "web-") })
+	if err := os.WriteFile(filepath.Join(h.dir, "keeper-full"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kill9(t, was.PID)
+	now := h.awaitNew("web", was.PID)
+	eventually(t, "the new life has said hello", func() bool { return len(h.log("web")) > 1 })
+	h.killExec()
+	if s := h.await("web", p2pnode.StateUp); s.PID != now.PID || !s.Adopted {
+		t.Fatalf("%+v, was %+v", s, now)
+	}
+	if err := syscall.Kill(now.PID, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	h.awaitNew("web", now.PID)
+	var text []string
+	eventually(t, "the third life has said hello", func() bool { text = trimmed(h.log("web")); return slices.Contains(text, "hello, last 7") })
+	if want := []string{"hello, last", "hello, last SIGKILL", "last words", "hello, last 7"}; !slices.Equal(text, want) {
+		t.Errorf("log %q, want %q", text, want)
+	}
+}
+
 func trimmed(lines []string) (out []string) {
 	for _, l := range lines {
 		out = append(out, strings.TrimSpace(l))

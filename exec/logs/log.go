@@ -234,8 +234,9 @@ func (l *Log) Path() string {
 	return l.path
 }
 
-// Drain reads what the kernel still holds, now, for at most 20 ms: called after a
-// death, so that the last words are in the excerpt.
+// Drain reads all that the kernel holds now, however long a busy host takes for it:
+// called after a death, so that the last words are in the excerpt. What a child that
+// lives on prints meanwhile does not hold it up.
 func (l *Log) Drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -244,24 +245,24 @@ func (l *Log) Drain() {
 	}
 }
 
-const drainFor = 20 * time.Millisecond
-
 func (l *Log) drainLocked(f *os.File) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
 	buf := make([]byte, readChunk)
-	deadline := time.Now().Add(drainFor)
 	raw.Control(func(fd uintptr) {
-		for time.Now().Before(deadline) {
-			n, err := l.pullLocked(int(fd), buf)
-			if err == unix.EINTR {
+		left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		for err == nil && left > 0 {
+			var n int
+			if n, err = l.pullLocked(int(fd), buf); err == unix.EINTR {
+				err = nil
 				continue
 			}
 			if n <= 0 {
 				return
 			}
+			left -= n
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -419,4 +420,45 @@ func TestQueryBesideWrites(t *testing.T) {
 			}
 		}
 	}
+}
+
+// slow is a busy host: each piece of output takes it longer than one may wish.
+type slow struct{}
+
+func (slow) Write(b []byte) (int, error) { time.Sleep(30 * time.Millisecond); return len(b), nil }
+
+// Drain takes all that the pipe holds when it is called, however long that takes, and is
+// not held up by a child that goes on printing.
+func TestDrainTakesWhatIsThere(t *testing.T) {
+	l := open(t, func(c *Config) { c.Echo = slow{} })
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	piece := []byte(strings.Repeat("x", 1023) + "\n")
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		t.Skip("SKIPPED: no larger pipe:", err)
+	}
+	for range pipeSize / len(piece) {
+		if _, err := w.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var prints sync.WaitGroup
+	prints.Go(func() {
+		for err := error(nil); err == nil; {
+			_, err = w.Write(piece)
+		}
+	})
+	l.mu.Lock()
+	l.drainLocked(r)
+	l.mu.Unlock()
+	info, err := os.Stat(filepath.Join(l.cfg.LogDir, "web.log"))
+	if err != nil || info.Size() < pipeSize || info.Size() > pipeSize+readChunk {
+		t.Errorf("%d bytes were taken of %d, %v", info.Size(), pipeSize, err)
+	}
+	r.Close()
+	prints.Wait()
+	w.Close()
 }

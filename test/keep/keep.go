@@ -139,17 +139,21 @@ func starts(t testing.TB, ledger string) (n, second int) {
 	return n, second
 }
 
-// gaps are what is missing, or wrong, in the numbered lines of a service's log
-// files; count is the highest number.
-func (h *Host) gaps(name string) (gaps []string, count int) {
-	var text []byte
+// logged are the lines of a service's log files.
+func (h *Host) logged(name string) (lines []string) {
 	for _, suffix := range []string{".log.1", ".log"} {
 		raw, err := os.ReadFile(filepath.Join(h.Dir, "logs", name+suffix))
 		if err == nil {
-			text = append(text, raw...)
+			lines = append(lines, strings.Split(string(raw), "\n")...)
 		}
 	}
-	for line := range strings.Lines(string(text)) {
+	return lines
+}
+
+// gaps are what is missing, or wrong, in the numbered lines of a service's log
+// files; count is the highest number.
+func (h *Host) gaps(name string) (gaps []string, count int) {
+	for _, line := range h.logged(name) {
 		number, ok := strings.CutPrefix(strings.TrimSpace(line), "count ")
 		if !ok {
 			continue

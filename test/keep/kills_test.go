@@ -106,10 +106,8 @@ func dice(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// TestLastWords: what a service prints just before it dies is in the incident, also
-// when exec is killed up to 10 ms before or after. Exec that is killed between reading
-// a line and writing it down takes the line with it: on a loaded machine one in a
-// hundred and fifty was lost so, and one in fifteen is allowed here.
+// TestLastWords: what a service prints just before it dies is in the incident and in
+// the log, once, also when exec is killed up to 10 ms before or after.
 func TestLastWords(t *testing.T) {
 	t.Parallel()
 	const talkers, atOnce = 30, 3
@@ -122,7 +120,7 @@ func TestLastWords(t *testing.T) {
 	})
 	h.Fleet.Must(20*time.Second, "all are up", func() bool { return len(h.pids("")) == talkers })
 	rng := dice(t)
-	told := 0
+	told, logged := 0, 0
 	n := rounds(t, talkers)
 	for i := 0; i < n; i += atOnce {
 		st := h.status()
@@ -144,28 +142,38 @@ func TestLastWords(t *testing.T) {
 			word := ""
 			heard := host.Eventually(20*time.Second, func() bool {
 				raw, err := os.ReadFile(filepath.Join(h.Fleet.Dir, name+".word"))
-				word = string(raw)
-				_, there := h.Incident("solo", name, func(i p2pnode.Incident) bool {
-					return i.Excerpt != nil && strings.Contains(strings.Join(i.Excerpt.Lines, "\n"), "last word "+word)
-				})
+				word = "last word " + string(raw)
+				_, there := h.Incident("solo", name, func(i p2pnode.Incident) bool { return i.Excerpt != nil && count(i.Excerpt.Lines, word) == 1 })
 				return err == nil && there
 			})
-			if !heard {
+			if heard {
+				told++
+			} else {
 				inc, _ := h.Incident("solo", name, func(p2pnode.Incident) bool { return true })
-				t.Logf("lost: %s said %q, exec killed %v after 10 ms before: %+v, %+v", name, word, execAt, inc, inc.Excerpt)
-				continue
+				t.Errorf("%s said %q, exec killed %v after 10 ms before: %+v, %+v", name, word, execAt, inc, inc.Excerpt)
 			}
-			told++
+			if text := h.logged(name); count(text, word) == 1 {
+				logged++
+			} else {
+				t.Errorf("%s said %q, exec killed %v after 10 ms before; its log: %q", name, word, execAt, text)
+			}
 		}
 		if t.Failed() {
 			break
 		}
 	}
-	t.Logf("%d of %d last words are told", told, n)
-	if lost := n - told; lost > n/15 {
-		t.Errorf("%d of %d last words were lost", lost, n)
-	}
+	t.Logf("%d of %d last words are told, %d are in the log once", told, n, logged)
 	h.Fleet.Judge(history.Options{})
+}
+
+// count is how many of lines are line.
+func count(lines []string, line string) (n int) {
+	for _, l := range lines {
+		if l == line {
+			n++
+		}
+	}
+	return n
 }
 
 func permutations(of ...string) (out [][]string) {
