@@ -90,6 +90,8 @@ func apply(i *p2pnode.Incident, r p2pnode.Report, name func(string) string) {
 	acted := r.Phase == p2pnode.PhaseActed && !r.RecoveredAt.IsZero()
 	if (acted && (i.RecoveredAt.IsZero() || r.RecoveredAt.Before(i.RecoveredAt))) || i.RecoveredAt.IsZero() {
 		tellAct(i, r, name)
+	} else if len(i.Trail) == 0 && r.Agent != "" && r.Agent == i.By.Agent {
+		tellWay(i, r, name) // somebody else told of the act before it could
 	}
 	if ready && !i.RecoveredAt.IsZero() {
 		// The act knew when the process started, who looked at it again when it was ready.
@@ -98,17 +100,24 @@ func apply(i *p2pnode.Incident, r p2pnode.Report, name func(string) string) {
 	i.Timing = longer(i.Timing, r.Timing)
 }
 
-// tellAct takes over who acted and how he came there.
+// tellAct takes over who acted and how he came there. Others who looked at his work
+// know that it held, and nothing of his way.
 func tellAct(i *p2pnode.Incident, r p2pnode.Report, name func(string) string) {
 	i.RecoveredAt = r.RecoveredAt
+	if i.By.Agent != "" && r.Agent != i.By.Agent && (r.By.Kind == "" || r.By.Agent == i.By.Agent) {
+		return
+	}
 	if r.By.Kind != "" {
 		i.By = r.By
 		i.By.Node = cmp.Or(name(r.By.Node), r.By.Node)
 	}
 	i.Hops, i.Direct, i.Trail = 0, false, nil
-	if r.Agent == "" || r.By.Agent != "" && r.By.Agent != r.Agent {
-		return // nobody went, or it is the way of who looked at the work of another
+	if r.Agent != "" && (r.By.Agent == "" || r.By.Agent == r.Agent) { // else nobody went, or it is another's way
+		tellWay(i, r, name)
 	}
+}
+
+func tellWay(i *p2pnode.Incident, r p2pnode.Report, name func(string) string) {
 	i.Hops, i.Direct = r.Hops, r.Direct
 	for _, id := range r.Trail {
 		i.Trail = append(i.Trail, cmp.Or(name(id), id))

@@ -3,6 +3,7 @@ package manage
 import (
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,6 +62,30 @@ func TestFoldTellsTheStory(t *testing.T) {
 	}
 	if !reflect.DeepEqual(i, want) {
 		t.Errorf("got  %+v\nwant %+v", i, want)
+	}
+}
+
+// Who looked at the work of the agent that acted may tell of it first, or alone in
+// time: the way is that of the one who acted.
+func TestTheWayIsThatOfWhoActed(t *testing.T) {
+	own := acted(1, 90) // the next life was not there yet
+	own.RecoveredAt, own.New = time.Time{}, ""
+	ownEnd := verified(2, 3200)
+	ownEnd.Agent, ownEnd.By, ownEnd.Hops, ownEnd.Trail = own.Agent, own.By, own.Hops, own.Trail
+	looked := verified(1, 3100)
+	looked.Origin, looked.Agent, looked.By, looked.Trail = "D", "a-2", own.By, []string{"C"}
+	looked.RecoveredAt = t0.Add(100 * time.Millisecond)
+	blind := looked
+	blind.By = p2pnode.By{}
+	for name, reports := range map[string][]p2pnode.Report{
+		"after its act":              {own, looked},
+		"before its end":             {looked, ownEnd},
+		"by one who knows of no act": {own, blind},
+	} {
+		i := Fold(reports, names)[0]
+		if i.By.Agent != "a-1" || i.Hops != 1 || !slices.Equal(i.Trail, []string{"ash", "birch", "cedar"}) || !i.RecoveredAt.Equal(looked.RecoveredAt) {
+			t.Errorf("%s: by %+v, hops %d, trail %v, recovered at %v", name, i.By, i.Hops, i.Trail, i.RecoveredAt)
+		}
 	}
 }
 
