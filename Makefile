@@ -23,7 +23,7 @@ demo: build ## five hosts on this machine, things die and come back; < 60 s, exi
 
 # Fleets are tested one package at a time: real hosts must not fight each other
 # for two cores. The rest runs side by side, under the race detector.
-FLEETS := ./test/sim ./test/script ./test/netlab ./test/planted ./test/demo ./test/ring ./test/keep ./test/chaos
+FLEETS := ./test/sim ./test/script ./test/inits ./test/netlab ./test/planted ./test/demo ./test/ring ./test/keep ./test/chaos
 UNITS  := $(filter-out $(patsubst ./%,p2pnode/%,$(FLEETS)),$(shell $(GO) list ./... 2>/dev/null))
 
 .PHONY: test

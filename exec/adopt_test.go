@@ -169,3 +169,32 @@ func TestASupervisedExecTakesOver(t *testing.T) {
 		t.Errorf("%+v, was %+v", now, was)
 	}
 }
+
+// One that works here since a moment is not taken over, and whom the init started
+// waits: it does not fail, ends in order when the init says so, and works as soon as
+// there is room.
+func TestASupervisedExecWaits(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+	was := h.await("web", p2pnode.StateUp)
+	first := h.cmd
+	h.cfg.Supervised = "yes"
+	h.start()
+	second, ended := h.cmd, make(chan error, 1)
+	go func() { ended <- second.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("who was to wait ended: %v", err)
+	case <-time.After(2 * time.Second):
+	}
+	second.Process.Signal(syscall.SIGTERM)
+	if err := <-ended; err != nil {
+		t.Errorf("who waited and was told to end: %v", err)
+	}
+	h.start()
+	first.Process.Kill()
+	first.Wait()
+	h.dial()
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID || !now.Adopted {
+		t.Errorf("%+v, was %+v", now, was)
+	}
+}

@@ -195,7 +195,7 @@ func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
 		return err
 	}
 	lock, err := claimFolder(ctx, &cfg, nil)
-	if err != nil {
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Close()

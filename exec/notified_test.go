@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"p2pnode"
 	"p2pnode/exec/notify"
@@ -120,6 +121,20 @@ func TestACookieIsNoPass(t *testing.T) {
 	} {
 		if got := r.speaksFor(k, notify.Message{PID: c.pid, UID: c.uid}); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// Who waits for a service that is not ready hears what it has not done.
+func TestNotReadySaysWhy(t *testing.T) {
+	silent, failing := service("silent", "part:sleep"), service("failing", "part:sleep")
+	silent.Ready = p2pnode.ReadyNotify
+	failing.Check, failing.StartWithin = &p2pnode.Check{Exec: []string{"false"}, Every: time.Hour, Timeout: time.Second, Failures: 3}, time.Hour
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{silent, failing}})
+	for name, why := range map[string]string{"silent": "it has not said READY=1 yet", "failing": "its check has not passed yet"} {
+		eventually(t, name+" runs", func() bool { return h.status(name).PID != 0 })
+		if s := h.status(name); s.State != p2pnode.StateStarting || s.Why != why {
+			t.Errorf("%s: %+v", name, s)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("cannot take over from the binary before this one: %w", err)
 	}
 	lock, err := claimFolder(ctx, &cfg, handed)
-	if err != nil {
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Close() // the last thing that ends
@@ -429,7 +429,8 @@ func (r *runner) watchLeash(ctx context.Context) {
 	})
 }
 
-// claimFolder makes dir ours: its folders, and the lock that only one exec holds.
+// claimFolder makes dir ours: its folders, and the lock that only one exec holds. It
+// returns nil where ctx ended before that.
 func claimFolder(ctx context.Context, cfg *Config, handed *handed) (*os.File, error) {
 	closeOnExec()
 	for _, d := range []string{cfg.Dir, runDir(cfg.Dir), stateDir(cfg.Dir), logDir(cfg.Dir)} {
@@ -456,9 +457,12 @@ func claimFolder(ctx context.Context, cfg *Config, handed *handed) (*os.File, er
 		ok, err = takeLock(f)
 	}
 	if err == nil && !ok && supervised(*cfg) {
-		ok, err = takeOver(ctx, cfg.Dir, f)
+		ok, err = takeOver(ctx, cfg, f)
 	}
 	switch {
+	case ctx.Err() != nil:
+		f.Close()
+		return nil, nil
 	case err != nil:
 		f.Close()
 		return nil, err
@@ -487,23 +491,46 @@ func dying(dir string) bool {
 	return err != nil || st.state == 'Z' || st.state == 'X'
 }
 
-// takeOver asks a living exec to leave without touching its children.
-func takeOver(ctx context.Context, dir string, lock *os.File) (bool, error) {
-	c, err := Dial(ctx, dir, RoleCLI)
-	if err != nil {
-		return false, nil
-	}
-	defer c.Close()
-	if err := c.takeOver(ctx); err != nil && p2pnode.ExitCode(err) != p2pnode.ExitUnreachable {
-		return false, err // it refused; one that is gone already has left
-	}
-	for range 100 {
+// takeOver asks a living exec to leave without touching its children, and waits for
+// its lock. One that refuses, because it took over itself a moment ago, or does not
+// answer yet is asked again: an exec that gave up would be started by its init again
+// and again, or be a failed unit over a living daemon.
+func takeOver(ctx context.Context, cfg *Config, lock *os.File) (bool, error) {
+	look := time.NewTicker(takeOverLook)
+	defer look.Stop()
+	var asked time.Time
+	for {
+		if time.Since(asked) >= takeOverAgain {
+			err := askToLeave(ctx, cfg.Dir)
+			if err != nil && asked.IsZero() {
+				cfg.Log.Warn().Err(err).Msg("another p2pnode works here: waiting to take over")
+			}
+			asked = time.Now()
+		}
 		if ok, err := takeLock(lock); ok || err != nil {
 			return ok, err
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return false, nil
+		}
 	}
-	return false, nil
+}
+
+// askToLeave asks the exec of dir once; nil where it leaves or has left.
+func askToLeave(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, takeOverAgain)
+	defer cancel()
+	c, err := Dial(ctx, dir, RoleCLI)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.takeOver(ctx); err != nil && p2pnode.ExitCode(err) != p2pnode.ExitUnreachable {
+		return err
+	}
+	return nil
 }
 
 // closeOnExec keeps what this process inherited from its children: a service's

@@ -42,6 +42,9 @@ func (r *runner) serviceStatus(s *svc) p2pnode.ServiceStatus {
 			out.Why = s.whyStopped()
 		}
 	}
+	if s.state == p2pnode.StateStarting && s.phase == running && out.Why == "" {
+		out.Why = s.whyUnready()
+	}
 	if s.inc.N > 0 {
 		out.Incarnation = s.inc.String()
 	}
@@ -58,6 +61,14 @@ func (r *runner) serviceStatus(s *svc) p2pnode.ServiceStatus {
 		out.Check = s.checkStatus()
 	}
 	return out
+}
+
+// whyUnready is what a process that runs and is not up yet has to do for that.
+func (s *svc) whyUnready() string {
+	if s.spec.Ready == p2pnode.ReadyNotify {
+		return "it has not said READY=1 yet"
+	}
+	return "its check has not passed yet"
 }
 
 func (s *svc) whyStopped() string {
@@ -260,6 +271,9 @@ func (r *runner) outcome(w *waiter, begun bool) VerbResult {
 			one.OK = begun || w.verb == verbStop && s.phase == idle || w.verb != verbStop && s.state == p2pnode.StateUp
 			if one.Text == "" {
 				one.Text = string(s.state)
+				if s.state == p2pnode.StateStarting && st.Why != "" {
+					one.Text += ": " + st.Why
+				}
 			}
 		}
 		res.OK = res.OK && one.OK

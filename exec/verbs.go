@@ -247,6 +247,8 @@ type afterwards struct {
 const (
 	exitTakenOver = 75
 	takeOverPause = time.Minute
+	takeOverAgain = 5 * time.Second       // between two requests of one that waits
+	takeOverLook  = 20 * time.Millisecond // and between its looks at the lock
 )
 
 // health is the node process's heartbeat.

@@ -158,6 +158,9 @@ func (a *app) addVerbs(root *cobra.Command) {
 	group("cluster", a.openCommand(), a.pendingCommand(), a.approveCommand())
 	group("cluster", a.tokenCommand(), a.promoteCommand(), a.demoteCommand(), a.forgetCommand(), a.revokeCommand(), a.manageCommand())
 	root.AddCommand(a.demoWebCommand(), a.doorCommand(), a.nodeCommand(), a.stateCheckCommand())
+	for _, cmd := range root.Commands() {
+		a.addCompletion(cmd)
+	}
 	root.SetCompletionCommandGroupID("see")
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

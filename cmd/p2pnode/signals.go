@@ -33,20 +33,24 @@ func openLeash(fd int) (*os.File, error) {
 func daemonSignals(dir string, log zerolog.Logger) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 16)
+	tty := watchTerminal(signal.Ignored(syscall.SIGHUP)) // before Notify: nohup is to be seen
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTSTP, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer tty.close()
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case <-tty.look:
+				tty.lookAgain()
 			case s := <-signals:
 				switch s {
 				case syscall.SIGTERM, syscall.SIGINT:
 					cancel()
 				case syscall.SIGHUP:
-					if hasTerminal() {
+					if tty.hangsUp() {
 						cancel()
 						continue
 					}
@@ -60,6 +64,42 @@ func daemonSignals(dir string, log zerolog.Logger) (context.Context, func()) {
 		<-done
 		signal.Stop(signals)
 	}
+}
+
+// terminal is the controlling terminal that this process may have. When it is closed
+// the kernel takes it away first and sends SIGHUP then: asked at that moment nobody
+// has one. So it is looked at all the time, and has gone just now if it was there a
+// moment ago.
+type terminal struct {
+	look  <-chan time.Time
+	close func()
+	seen  time.Time
+}
+
+const (
+	terminalLook = time.Second
+	terminalGone = 5 * time.Second // a shell may take its time to tell its jobs
+)
+
+// watchTerminal begins to look; under nohup a terminal's end is nothing to us.
+func watchTerminal(nohup bool) *terminal {
+	if nohup || !hasTerminal() {
+		return &terminal{close: func() {}}
+	}
+	tick := time.NewTicker(terminalLook)
+	return &terminal{look: tick.C, close: tick.Stop, seen: time.Now()}
+}
+
+func (t *terminal) lookAgain() {
+	if hasTerminal() {
+		t.seen = time.Now()
+	}
+}
+
+// hangsUp reports whether a SIGHUP of now is the end of the terminal, or of one that
+// sits at it: without a terminal it asks for a reload.
+func (t *terminal) hangsUp() bool {
+	return !t.seen.IsZero() && (hasTerminal() || time.Since(t.seen) < terminalGone)
 }
 
 func reload(ctx context.Context, dir string, log zerolog.Logger) {

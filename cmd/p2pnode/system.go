@@ -42,8 +42,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// hasTerminal reports whether this process has a controlling terminal: then a
-// SIGHUP means that it is going away.
+// hasTerminal reports whether this process has a controlling terminal now.
 func hasTerminal() bool {
 	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {

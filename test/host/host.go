@@ -128,12 +128,7 @@ func (h *Host) configFile() string { return h.Dir + ".yaml" }
 // Start runs p2pnode with args beside the ones that every test host gets.
 func (h *Host) Start(args ...string) *Host {
 	h.Fleet.T.Helper()
-	base := []string{"--data", h.Dir, "--name", h.Name, "--history", h.Fleet.HistoryFile(h.Name), "--leash", "3", "--supervised", "no"}
-	if _, err := os.Stat(h.configFile()); err == nil {
-		base = append(base, "--config", h.configFile())
-	}
-	cmd := h.command(append(base, args...)...)
-	cmd.ExtraFiles = []*os.File{h.Fleet.leashed}
+	cmd := h.Daemon(args...)
 	out, err := os.OpenFile(h.Dir+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		h.Fleet.T.Fatal(err)
@@ -146,6 +141,18 @@ func (h *Host) Start(args ...string) *Host {
 	}
 	h.cmd, h.output = cmd, out
 	return h
+}
+
+// Daemon is the command that Start runs, for whoever starts it in another way; the
+// leash is its descriptor 3.
+func (h *Host) Daemon(args ...string) *exec.Cmd {
+	base := []string{"--data", h.Dir, "--name", h.Name, "--history", h.Fleet.HistoryFile(h.Name), "--leash", "3", "--supervised", "no"}
+	if _, err := os.Stat(h.configFile()); err == nil {
+		base = append(base, "--config", h.configFile())
+	}
+	cmd := h.command(append(base, args...)...)
+	cmd.ExtraFiles = []*os.File{h.Fleet.leashed}
+	return cmd
 }
 
 // PID is exec's.
