@@ -14,16 +14,23 @@ import (
 // comes first. The channel closes when the connection or ctx ends; a reader that
 // falls behind finds a gap in Seq.
 func (c *Client) Events(ctx context.Context, after uint64) (<-chan p2pnode.ExecEvent, error) {
-	return stream[p2pnode.ExecEvent](ctx, c, "events", eventsBody{after})
+	return stream[p2pnode.ExecEvent](ctx, c, "events", eventsBody{after}, clientQueue)
 }
 
 // Logs streams log lines; without Follow the channel closes after the last one.
 func (c *Client) Logs(ctx context.Context, q LogQuery) (<-chan LogLine, error) {
-	return stream[LogLine](ctx, c, "logs", q)
+	return stream[LogLine](ctx, c, "logs", q, clientQueue)
 }
 
-// stream opens a connection for one request with many answers.
-func stream[T any](ctx context.Context, c *Client, verb string, in any) (<-chan T, error) {
+// SignedLogs hands over a manager's order to read logs, see SignAct, and streams the
+// answer, sealed for him. The node process's client only.
+func (c *Client) SignedLogs(ctx context.Context, envelope []byte) (<-chan SealedLog, error) {
+	return stream[SealedLog](ctx, c, "signed-logs", signedBody{envelope}, readQueue)
+}
+
+// stream opens a connection for one request with many answers, of which queue may wait
+// on this side.
+func stream[T any](ctx context.Context, c *Client, verb string, in any, queue int) (<-chan T, error) {
 	conn, err := connect(ctx, c.dir, c.role)
 	if err != nil {
 		return nil, err
@@ -41,7 +48,7 @@ func stream[T any](ctx context.Context, c *Client, verb string, in any) (<-chan 
 		conn.close()
 		return nil, first.Error
 	}
-	out := make(chan T, clientQueue)
+	out := make(chan T, queue)
 	stop := context.AfterFunc(ctx, func() { conn.close() })
 	go func() { // ends with the connection or ctx
 		defer close(out)

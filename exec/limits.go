@@ -53,6 +53,16 @@ const (
 	maxChallenges  = 1024             // orders of managers within challengeLife
 	maxSignedWait  = 20 * time.Second // a manager's order waits for its outcome
 	challengeLife  = 30 * time.Second
+	maxReads       = 4               // logs that managers read from afar at once
+	readsBurst     = 30              // and at most so many one after the other, then one each
+	readsEvery     = 2 * time.Second // ... so often
+	maxReadLines   = 10_000          // of each service
+	maxReadBytes   = 1 << 20         // of an answer's past, all services together
+	maxReadGrep    = 512
+	maxReadBatch   = 24 << 10              // bytes of lines that are sealed together
+	readBatch      = 50 * time.Millisecond // what is followed is sent so often at most
+	readLook       = 5 * time.Second       // whether the reader still may is looked at again
+	readQueue      = 4                     // sealed batches that wait for the node process
 	maxFrameFDs    = 2
 	maxClients     = 64
 	eventRing      = 512

@@ -11,6 +11,7 @@ type metrics struct {
 	starts   *prometheus.CounterVec
 	failures *prometheus.CounterVec
 	refusals *prometheus.CounterVec
+	reads    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -27,9 +28,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "p2pnode_exec_refusals_total",
 			Help: "Requests and messages refused, by reason.",
 		}, []string{"reason"}),
+		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "p2pnode_exec_log_reads_total",
+			Help: "Logs that managers asked for from other hosts, by outcome: ok, refused, failed.",
+		}, []string{"outcome"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.starts, m.failures, m.refusals)
+		reg.MustRegister(m.starts, m.failures, m.refusals, m.reads)
 	}
 	return m
 }
@@ -47,3 +52,5 @@ func (m *metrics) refused(reason p2pnode.Refusal) { m.refusals.WithLabelValues(s
 func (m *metrics) refusedNotify() { m.refusals.WithLabelValues("notify-stranger").Inc() }
 
 func (m *metrics) refusedClient() { m.refusals.WithLabelValues("too-many-clients").Inc() }
+
+func (m *metrics) read(outcome string) { m.reads.WithLabelValues(outcome).Inc() }

@@ -58,7 +58,8 @@ type runner struct {
 	nextID     uint64
 	nodeID     string
 	challenges challenges // for managers' orders
-	nodeConn   *session   // the connection on which the node process says hello
+	reads      reads
+	nodeConn   *session // the connection on which the node process says hello
 	lifeNote   lifeNote
 	upgrade    *p2pnode.Upgrade // the newest one; replaced as a whole
 	over       bool             // shutdown is through

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,10 +21,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// A manager's start, stop or restart of a service of this host. The node process only
-// carries it: exec draws a challenge, the manager signs it together with what is to be
-// done and to which host, and exec looks at the signature, at the certificates and at
-// the cluster that this host trusts, all by itself. A challenge is good once, for
+// A manager's start, stop or restart of a service of this host, or his reading of its
+// log (logread.go). The node process only carries it: exec draws a challenge, the manager
+// signs it together with what is to be done and to which host, and exec looks at the
+// signature, at the certificates and at the cluster that this host trusts, all by itself. A challenge is good once, for
 // challengeLife; no clocks are compared. Every member may ask for challenges, so none is
 // remembered before a manager has answered it: nobody can crowd out another one's.
 
@@ -37,10 +38,11 @@ const actDomain = "host-act"
 type Act struct {
 	Host      string      `json:"host"` // peer ID
 	Challenge []byte      `json:"challenge"`
-	Verb      string      `json:"verb"` // start | stop | restart
+	Verb      string      `json:"verb"` // start | stop | restart | logs
 	Target    string      `json:"target"`
 	Options   VerbOptions `json:"options"`
-	Chain     [][]byte    `json:"chain"` // of the signer
+	Read      *LogRead    `json:"read,omitempty"` // logs: which lines, and for whom they are sealed
+	Chain     [][]byte    `json:"chain"`          // of the signer
 }
 
 // SignAct seals an act with the manager's key.
@@ -140,7 +142,7 @@ func (ss *session) signed(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, act, err := readAct(b.Envelope)
+	signer, act, err := readAct(b.Envelope, verbStart, verbStop, verbRestart)
 	var out any
 	var order json.RawMessage
 	if err == nil {
@@ -159,8 +161,8 @@ func (ss *session) signed(raw json.RawMessage) (any, error) {
 	return out, err
 }
 
-// readAct opens an envelope and reads what stands in it.
-func readAct(raw []byte) (peer.ID, Act, error) {
+// readAct opens an envelope and reads what stands in it, which is to be one of verbs.
+func readAct(raw []byte, verbs ...string) (peer.ID, Act, error) {
 	bad := func(why string) error {
 		return &p2pnode.Error{Code: "bad-request", Text: "a signed order that cannot be read: " + why, Exit: p2pnode.ExitUsage}
 	}
@@ -175,7 +177,7 @@ func readAct(raw []byte) (peer.ID, Act, error) {
 	if json.Unmarshal(env.Payload, &a) != nil {
 		return "", Act{}, bad("no order")
 	}
-	if a.Verb != verbStart && a.Verb != verbStop && a.Verb != verbRestart {
+	if !slices.Contains(verbs, a.Verb) {
 		return "", Act{}, bad("its verb")
 	}
 	a.Options.Force = false // a second copy may only be started by somebody who is on the host
@@ -185,39 +187,56 @@ func readAct(raw []byte) (peer.ID, Act, error) {
 
 // mayAct reports why the signer may not have this done here, now.
 func (r *runner) mayAct(signer peer.ID, a Act) error {
-	refuse := func(code, text, fix string) error {
-		return &p2pnode.Error{Code: code, Text: text, Fix: fix, Exit: p2pnode.ExitNotPermitted}
-	}
 	key, err := p2pnode.LoadKey(filepath.Join(r.cfg.Dir, "node.key"))
 	if err != nil {
 		return fmt.Errorf("this host's own key: %w", err)
 	}
 	if a.Host != p2pnode.PeerID(key.Public().(ed25519.PublicKey)).String() {
-		return refuse("wrong-host", "the order is for another host", "")
+		return refused("wrong-host", "the order is for another host", "")
 	}
 	now := time.Now()
 	stale := func() error {
-		return refuse("stale-order", "the order is no answer to a challenge of this host, or too late", "run the command again")
+		return refused("stale-order", "the order is no answer to a challenge of this host, or too late", "run the command again")
 	}
 	if !r.challenges.good(a.Challenge, now) {
 		return stale()
 	}
-	papers, err := pinned(r.cfg.Dir)
+	papers, err := r.asManager(signer, a.Chain)
 	if err != nil {
 		return err
 	}
-	cert, err := p2pnode.VerifyChain(papers.Root, a.Chain, papers.Revoked)
+	if !r.challenges.spend(a.Challenge, now) {
+		return stale() // spent first: the refusal below is a line of the audit log, and who carries it may repeat it
+	}
+	return papers.trusted()
+}
+
+// asManager reports why the signer is no manager of this host's cluster, now.
+func (r *runner) asManager(signer peer.ID, chain [][]byte) (pinnedPapers, error) {
+	papers, err := pinned(r.cfg.Dir)
+	if err != nil {
+		return papers, err
+	}
+	cert, err := p2pnode.VerifyChain(papers.Root, chain, papers.Revoked)
 	switch {
 	case err != nil:
-		return refuse("not-permitted", "the order's certificate does not count here: "+err.Error(), "")
-	case cert.ID != signer || !cert.Privileged(r.clock(now)):
-		return refuse("not-permitted", "only a manager whose certificate is in force may have that done", "run it on a manager: p2pnode nodes shows them")
-	case !r.challenges.spend(a.Challenge, now):
-		return stale() // spent first: the refusal below is a line of the audit log, and who carries it may repeat it
-	case !papers.Trusted:
-		return refuse(notTrusted, "this host took its cluster on first sight: its managers may look and repair, not stop or start", "on that host run: p2pnode trust "+p2pnode.ClusterID(papers.Root))
+		return papers, refused("not-permitted", "the order's certificate does not count here: "+err.Error(), "")
+	case cert.ID != signer || !cert.Privileged(r.clock(time.Now())):
+		return papers, refused("not-permitted", "only a manager whose certificate is in force may have that done", "run it on a manager: p2pnode nodes shows them")
 	}
-	return nil
+	return papers, nil
+}
+
+// trusted reports why managers may not give orders here.
+func (p pinnedPapers) trusted() error {
+	if p.Trusted {
+		return nil
+	}
+	return refused(notTrusted, "this host took its cluster on first sight: its managers may look and repair, not stop, start or read logs", "on that host run: p2pnode trust "+p2pnode.ClusterID(p.Root))
+}
+
+func refused(code, text, fix string) error {
+	return &p2pnode.Error{Code: code, Text: text, Fix: fix, Exit: p2pnode.ExitNotPermitted}
 }
 
 // clock is the time that certificates are judged by: a clock that stands before the day

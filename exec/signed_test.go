@@ -12,6 +12,12 @@ import (
 	"p2pnode"
 )
 
+type orderCase struct {
+	key  ed25519.PrivateKey
+	act  Act
+	want string
+}
+
 // Whoever carries an order can do nothing with it but carry it: each way to forge, alter,
 // repeat or misdirect one is refused, and so is everybody who is no manager in force of
 // the cluster that this host trusts.
@@ -66,7 +72,7 @@ func TestWhoMayGiveOrders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signer, back, err := readAct(raw)
+		signer, back, err := readAct(raw, verbStart, verbStop, verbRestart, verbLogs)
 		if err != nil {
 			return err
 		}
@@ -86,26 +92,38 @@ func TestWhoMayGiveOrders(t *testing.T) {
 	give(manager, used)
 	late := good(manager)
 	late.Challenge = r.challenges.draw(now.Add(-challengeLife))
-	for name, c := range map[string]struct {
-		key  ed25519.PrivateKey
-		act  Act
-		want string
-	}{
-		"again":                         {manager, used, "stale-order"},
-		"too late":                      {manager, late, "stale-order"},
-		"a challenge of nobody's":       {manager, func() Act { a := good(manager); a.Challenge = make([]byte, 16); return a }(), "stale-order"},
-		"for another host":              {manager, func() Act { a := good(manager); a.Host = id(worker); return a }(), "wrong-host"},
-		"a worker's":                    {worker, good(worker), "not-permitted"},
-		"a worker's with a's papers":    {worker, func() Act { a := good(worker); a.Chain = chains[id(manager)]; return a }(), "not-permitted"},
-		"of one whose papers ended":     {ended, good(ended), "not-permitted"},
-		"of one that was demoted":       {demoted, good(demoted), "not-permitted"},
-		"of one that was revoked":       {revoked, good(revoked), "not-permitted"},
-		"without papers":                {manager, func() Act { a := good(manager); a.Chain = nil; return a }(), "not-permitted"},
-		"the root's own":                {rootKey, func() Act { a := good(manager); a.Chain = [][]byte{root}; return a }(), "not-permitted"},
-		"a verb that managers have not": {manager, func() Act { a := good(manager); a.Verb = "shutdown"; return a }(), "bad-request"},
-	} {
-		if err := give(c.key, c.act); code(err) != c.want {
-			t.Errorf("%s: %v, want %s", name, err, c.want)
+	cases := func() map[string]orderCase {
+		return map[string]orderCase{
+			"again":                         {manager, used, "stale-order"},
+			"too late":                      {manager, late, "stale-order"},
+			"a challenge of nobody's":       {manager, func() Act { a := good(manager); a.Challenge = make([]byte, 16); return a }(), "stale-order"},
+			"for another host":              {manager, func() Act { a := good(manager); a.Host = id(worker); return a }(), "wrong-host"},
+			"a worker's":                    {worker, good(worker), "not-permitted"},
+			"a worker's with a's papers":    {worker, func() Act { a := good(worker); a.Chain = chains[id(manager)]; return a }(), "not-permitted"},
+			"of one whose papers ended":     {ended, good(ended), "not-permitted"},
+			"of one that was demoted":       {demoted, good(demoted), "not-permitted"},
+			"of one that was revoked":       {revoked, good(revoked), "not-permitted"},
+			"without papers":                {manager, func() Act { a := good(manager); a.Chain = nil; return a }(), "not-permitted"},
+			"the root's own":                {rootKey, func() Act { a := good(manager); a.Chain = [][]byte{root}; return a }(), "not-permitted"},
+			"a verb that managers have not": {manager, func() Act { a := good(manager); a.Verb = "shutdown"; return a }(), "bad-request"},
+		}
+	}
+	for _, verb := range []string{verbStart, verbStop, verbRestart, verbLogs} {
+		for name, c := range cases() {
+			if c.act.Verb == "stop" {
+				c.act.Verb = verb
+			}
+			if err := give(c.key, c.act); code(err) != c.want {
+				t.Errorf("%s, %s: %v, want %s", verb, name, err, c.want)
+			}
+		}
+	}
+	for verb, others := range map[string][]string{verbLogs: {verbStart, verbStop, verbRestart}, verbStop: {verbLogs}} {
+		a := good(manager)
+		a.Verb = verb
+		raw, _ := SignAct(manager, a)
+		if _, _, err := readAct(raw, others...); code(err) != "bad-request" {
+			t.Errorf("%s was taken for another verb: %v", verb, err)
 		}
 	}
 	trust(false)
@@ -120,11 +138,11 @@ func TestWhoMayGiveOrders(t *testing.T) {
 	for n := range raw {
 		bad := append([]byte(nil), raw...)
 		bad[n] ^= 1
-		if signer, a, err := readAct(bad); err == nil && r.mayAct(signer, a) == nil {
+		if signer, a, err := readAct(bad, verbStop); err == nil && r.mayAct(signer, a) == nil {
 			t.Fatalf("byte %d changed, and it was obeyed", n)
 		}
 	}
-	if _, _, err := readAct(make([]byte, maxSigned+1)); err == nil {
+	if _, _, err := readAct(make([]byte, maxSigned+1), verbStop); err == nil {
 		t.Error("an endless order was read")
 	}
 	// Any member may ask for challenges. They crowd out nobody's, and nor do orders of

@@ -11,9 +11,10 @@ import (
 
 // streams are the requests that take their connection for themselves.
 var streams = map[string]func(*session, message){
-	"events": (*session).events,
-	"logs":   (*session).logs,
-	"keeper": (*session).keep,
+	"events":      (*session).events,
+	"logs":        (*session).logs,
+	"signed-logs": (*session).signedLogs,
+	"keeper":      (*session).keep,
 }
 
 // untilClosed returns a channel that closes when the client hangs up: nothing

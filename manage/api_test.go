@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -60,6 +61,16 @@ func (w *world) Act(_ context.Context, host peer.ID, verb, target string, o exec
 		return exec.VerbResult{}, &p2pnode.Error{Code: "not-trusted", Text: "first sight", Exit: p2pnode.ExitNotPermitted}
 	}
 	return exec.VerbResult{OK: !o.NoWait}, nil
+}
+
+func (w *world) Logs(_ context.Context, host peer.ID, target string, q exec.LogRead, f func(exec.LogLine) error) error {
+	w.acts = append(w.acts, fmt.Sprintf("logs %s %d %s on %s", target, q.Lines, q.Grep, host))
+	for _, text := range []string{"one", "two"} {
+		if err := f(exec.LogLine{Service: "web", Text: text}); err != nil || target == "db" {
+			return &p2pnode.Error{Code: "not-trusted", Text: "no longer", Exit: p2pnode.ExitNotPermitted}
+		}
+	}
+	return nil
 }
 
 func (w *world) Pending() []p2pnode.PendingNode { return w.pending }
@@ -343,6 +354,18 @@ func TestVerbsOverTheSocket(t *testing.T) {
 	if res, err := c.Act(ctx, "stop", "cedar", "web", exec.VerbOptions{NoWait: true}); err != nil || res.OK {
 		t.Errorf("options are lost: %+v %v", res, err)
 	}
+	var heard []string
+	hear := func(l exec.LogLine) error { heard = append(heard, l.Service+" "+l.Text); return nil }
+	if err := c.Logs(ctx, "cedar", "web", exec.LogRead{Lines: 7, Grep: "o"}, hear); err != nil || !slices.Equal(heard, []string{"web one", "web two"}) || w.acts[len(w.acts)-1] != "logs web 7 o on "+w.nodes[2].ID {
+		t.Errorf("logs: %v, %v, %v", heard, err, w.acts)
+	}
+	if err := c.Logs(ctx, "cedar", "db", exec.LogRead{Lines: 7}, hear); code(err) != "not-trusted" || len(heard) != 3 || p2pnode.ExitCode(err) != p2pnode.ExitNotPermitted {
+		t.Errorf("logs that end early: %v, %v", heard, err)
+	}
+	if err := c.Logs(ctx, "nobody", "web", exec.LogRead{}, hear); code(err) != "unknown-node" {
+		t.Errorf("logs of nobody: %v", err)
+	}
+	w.acts = w.acts[:1]
 	if _, err := c.Act(ctx, "stop", "cedar", "db", exec.VerbOptions{}); code(err) != "not-trusted" || !strings.Contains(err.Error(), "cedar refuses to stop") {
 		t.Errorf("a refusal: %v", err)
 	}
@@ -423,10 +446,11 @@ func TestPrivileges(t *testing.T) {
 		_, token := a.CreateToken(ctx, p2pnode.RoleWorker, time.Hour, 1)
 		_, revoke := a.Revoke(ctx, "cedar")
 		_, act := a.Act(ctx, "stop", "cedar", "web", exec.VerbOptions{})
+		logs := a.Logs(ctx, "cedar", "web", exec.LogRead{}, func(exec.LogLine) error { return nil })
 		_, tokens := a.Tokens(ctx)
 		w.nodes[2].Verdict = p2pnode.Unreachable
 		_, forget := a.Forget(ctx, "cedar")
-		for what, err := range map[string]error{"revoke": revoke, "forget": forget, "token ls": tokens, "token rm": a.RemoveToken(ctx, "t"), "launch": launch, "token": token, "promote": a.Promote(ctx, "cedar"), "act": act, "recall": a.Recall(ctx, "")} {
+		for what, err := range map[string]error{"revoke": revoke, "forget": forget, "token ls": tokens, "token rm": a.RemoveToken(ctx, "t"), "launch": launch, "token": token, "promote": a.Promote(ctx, "cedar"), "act": act, "logs": logs, "recall": a.Recall(ctx, "")} {
 			if what == "recall" && c.code == "" {
 				continue
 			}

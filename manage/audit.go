@@ -94,6 +94,9 @@ func described(verb string, raw []byte) exec.AuditEntry {
 			asked[key] = time.Duration(ns).String()
 		}
 	}
+	if read, ok := asked["read"].(map[string]any); ok {
+		delete(read, "key") // it says nothing to anybody
+	}
 	if len(asked) > 0 {
 		e.With = asked
 	}
@@ -111,6 +114,9 @@ func (o *outcome) WriteHeader(code int) {
 	o.code = code
 	o.ResponseWriter.WriteHeader(code)
 }
+
+// Unwrap lets a streamed answer be flushed.
+func (o *outcome) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
 func (o *outcome) Write(b []byte) (int, error) {
 	if o.code != http.StatusOK && o.body.Len()+len(b) <= maxRequest {

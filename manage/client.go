@@ -73,31 +73,45 @@ func (c *Client) away() error {
 
 // post calls a verb and reads its answer into out.
 func post[T any](ctx context.Context, c *Client, verb string, args call) (out T, err error) {
-	body, err := json.Marshal(args)
+	resp, err := c.ask(ctx, verb, args)
 	if err != nil {
 		return out, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/v1/"+verb, bytes.NewReader(body))
-	if err != nil {
-		return out, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return out, c.failed(ctx, err)
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return out, c.failed(ctx, err)
 	}
+	return out, json.Unmarshal(raw, &out)
+}
+
+// ask calls a verb. Of an answer that is none but an error the body is read and closed.
+func (c *Client) ask(ctx context.Context, verb string, args call) (*http.Response, error) {
+	body, err := json.Marshal(args)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/v1/"+verb, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
 	if resp.StatusCode == http.StatusOK {
-		return out, json.Unmarshal(raw, &out)
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.failed(ctx, err)
 	}
 	var doc p2pnode.ErrorDoc
 	if json.Unmarshal(raw, &doc) == nil && doc.Error != nil {
-		return out, doc.Error
+		return nil, doc.Error
 	}
-	return out, fmt.Errorf("%s: the node process answers %s", verb, resp.Status)
+	return nil, fmt.Errorf("%s: the node process answers %s", verb, resp.Status)
 }
 
 func (c *Client) failed(ctx context.Context, err error) error {

@@ -134,6 +134,10 @@ type Remote interface {
 	// Act has services of another host started, stopped or restarted: its exec decides
 	// whether this node may.
 	Act(ctx context.Context, host peer.ID, verb, target string, options exec.VerbOptions) (exec.VerbResult, error)
+	// Logs calls f with each line of another host's logs; its exec decides whether this
+	// node may. It returns after the last one, or, where they are followed, when ctx
+	// ends or f fails.
+	Logs(ctx context.Context, host peer.ID, target string, read exec.LogRead, f func(exec.LogLine) error) error
 }
 
 // Host is this host's exec.

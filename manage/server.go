@@ -95,6 +95,7 @@ type call struct {
 	Act        string            `json:"act,omitempty"`
 	Target     string            `json:"target,omitempty"`
 	Options    *exec.VerbOptions `json:"options,omitempty"`
+	Read       *exec.LogRead     `json:"read,omitempty"`
 }
 
 // empty is the answer of verbs that have none.
@@ -129,6 +130,7 @@ func (a *API) handler() http.Handler {
 	verb(mux, "act", func(ctx context.Context, c call) (any, error) {
 		return a.Act(ctx, c.Act, c.Node, c.Target, *cmp.Or(c.Options, &exec.VerbOptions{}))
 	})
+	mux.HandleFunc("POST /v1/logs", a.serveLogs)
 	verb(mux, "manage", func(ctx context.Context, c call) (any, error) { return empty{}, a.Manage(ctx, c.On) })
 	verb(mux, "leave", func(ctx context.Context, _ call) (any, error) { return empty{}, a.Leave(ctx) })
 	verb(mux, "join", func(ctx context.Context, c call) (any, error) { return empty{}, a.Join(ctx, c.To) })

@@ -101,6 +101,15 @@ func (l *ExecLink) Signed(ctx context.Context, envelope []byte) (exec.VerbResult
 	return c.Signed(ctx, envelope)
 }
 
+// SignedLogs hands a manager's order to read logs to exec.
+func (l *ExecLink) SignedLogs(ctx context.Context, envelope []byte) (<-chan exec.SealedLog, error) {
+	c, err := l.conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.SignedLogs(ctx, envelope)
+}
+
 // Close ends the connection.
 func (l *ExecLink) Close() error {
 	l.mu.Lock()

@@ -40,7 +40,8 @@ type Node struct {
 	belief  late[*gossip.Gossip]
 	reports late[*store.Store]
 
-	orders orders // of managers, for services here
+	orders   orders   // of managers, for services here
+	readings readings // of logs here, by managers
 
 	outbox *outbox
 	linkUp chan peer.ID // new neighbours, for a first look at their stores
@@ -133,6 +134,8 @@ func (n *Node) register() {
 	n.overlay.HandleRouted(routedChallenge, n.giveChallenge)
 	n.overlay.HandleRouted(routedAct, n.takeOrder)
 	n.overlay.HandleRouted(routedOutcome, n.tellOutcome)
+	n.overlay.HandleRouted(routedLogs, n.takeReading)
+	n.overlay.HandleRouted(routedLines, n.tellLines)
 	n.overlay.OnLink(n.onLink)
 	n.overlay.OnHeartbeatMissed(n.onHeartbeat)
 	n.overlay.OnStanding(n.onStanding)

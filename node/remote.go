@@ -121,20 +121,24 @@ func (n *Node) takeOrder(_ context.Context, _ peer.ID, raw []byte) ([]byte, erro
 	o.wg.Go(func() {
 		defer cancel()
 		res, err := x.Signed(ctx, raw)
-		out := outcome{Done: true, Result: res}
-		if err != nil {
-			e, ok := errors.AsType[*p2pnode.Error](err)
-			if !ok {
-				e = &p2pnode.Error{Code: "failed", Text: err.Error()}
-			}
-			out.Error = e
-		}
+		out := outcome{Done: true, Result: res, Error: told(err)}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		*o.seen[key] = out // it was under way until now, and is kept for that
 		o.under--
 	})
 	return nil, nil
+}
+
+// told is err as another host is told of it.
+func told(err error) *p2pnode.Error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*p2pnode.Error](err); ok {
+		return e
+	}
+	return &p2pnode.Error{Code: "failed", Text: err.Error()}
 }
 
 // tellOutcome answers who knows an order's hash.

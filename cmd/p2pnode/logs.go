@@ -2,16 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"p2pnode"
 	"p2pnode/exec"
+	"p2pnode/manage"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -20,17 +24,28 @@ func (a *app) logsCommand() *cobra.Command {
 	var stamps bool
 	cmd := &cobra.Command{
 		Use: "logs [[NODE/]SVC...]", Short: "What services wrote (no name: all)",
+		Long: "What services wrote: of this host, or of another one on a manager of its cluster. From another host come at most 10000 lines of each service and 1 MiB in all; secrets are masked there, and --grep looks at what is masked.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if q.Since, err = parseSince(since, time.Now()); err != nil {
+			now := time.Now()
+			if q.Since, err = parseSince(since, now); err != nil {
 				return err
 			}
-			show := shownLog{stamps: stamps}
+			show := shownLog{stamps: stamps, follow: q.Follow}
 			if show.grep, err = regexp.Compile(grep); err != nil {
 				return usage("--grep is %q: %v", grep, err)
 			}
+			afar := exec.LogRead{Lines: q.Lines, Grep: grep, Follow: q.Follow}
+			if !q.Since.IsZero() {
+				afar.Within = max(now.Sub(q.Since), 1)
+			}
 			return a.withExec(cmd, func(ctx context.Context, client *exec.Client) error {
+				var from []logSource
 				for _, arg := range args {
 					name, err := a.localTarget(ctx, client, arg)
+					if e, ok := errors.AsType[*p2pnode.Error](err); ok && e.Code == otherHost {
+						from = append(from, a.remoteLog(arg, afar))
+						continue
+					}
 					if err != nil {
 						return err
 					}
@@ -45,7 +60,11 @@ func (a *app) logsCommand() *cobra.Command {
 				case grep != "" && !q.Follow: // all that exec has, and of what matches the newest
 					show.newest, q.Lines = q.Lines, math.MaxInt32
 				}
-				return a.logs(ctx, client, q, show)
+				if len(q.Services) > 0 || len(args) == 0 {
+					from = append(from, localLog(client, q))
+				}
+				show.alone = len(args) == 1 && !strings.HasSuffix(args[0], "/") && !strings.Contains(args[0], "=")
+				return a.logs(ctx, from, show)
 			})
 		},
 	}
@@ -55,6 +74,51 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&stamps, "timestamps", "t", false, "say when each line was written")
 	cmd.Flags().StringVar(&since, "since", "", "only what is younger than this, `10m`, or was written after it, 2026-11-26T12:00:00Z")
 	return cmd
+}
+
+// logSource calls f with line after line; where they are followed until ctx ends, f
+// fails or nothing more can come.
+type logSource func(ctx context.Context, f func(logLine) error) error
+
+// localLog are the logs that this host's exec has.
+func localLog(client *exec.Client, q exec.LogQuery) logSource {
+	return func(ctx context.Context, f func(logLine) error) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		lines, err := client.Logs(ctx, q)
+		if err != nil {
+			return err
+		}
+		for l := range lines {
+			if err := f(logLine{Service: l.Service, At: l.At, Text: l.Text}); err != nil {
+				return err
+			}
+		}
+		if q.Follow && ctx.Err() == nil { // exec has ended, or what was followed is no longer declared
+			_, err = client.Status(ctx)
+			return err
+		}
+		return ctx.Err()
+	}
+}
+
+// remoteLog are the logs of NODE/SVC, as this host's node process gets them.
+func (a *app) remoteLog(target string, read exec.LogRead) logSource {
+	node, service, _ := strings.Cut(target, "/")
+	return func(ctx context.Context, f func(logLine) error) error {
+		dir, err := clientDir(a.data)
+		if err != nil {
+			return err
+		}
+		c, err := manage.Dial(ctx, dir)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Logs(ctx, node, service, read, func(l exec.LogLine) error {
+			return f(logLine{Node: node, Service: l.Service, At: l.At, Text: l.Text})
+		})
+	}
 }
 
 // parseSince reads how long ago, or when; "" is the zero time.
@@ -73,9 +137,18 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 
 // logLine is one line of `logs -o jsonl`.
 type logLine struct {
+	Node    string    `json:"node,omitempty"` // as it was asked for; "": this host
 	Service string    `json:"service"`
 	At      time.Time `json:"at,omitzero"`
 	Text    string    `json:"text"`
+}
+
+// of is whose line it is: SVC here, NODE/SVC elsewhere.
+func (l logLine) of() string {
+	if l.Node == "" {
+		return l.Service
+	}
+	return l.Node + "/" + l.Service
 }
 
 // shownLog is what is shown of the lines that exec has, and how.
@@ -83,36 +156,25 @@ type shownLog struct {
 	grep   *regexp.Regexp
 	newest int // at most so many of each service; 0: all that come
 	stamps bool
-	alone  bool // all lines are of one service
+	follow bool
+	alone  bool // one service was asked for, by its name
 }
 
-func (a *app) logs(ctx context.Context, client *exec.Client, q exec.LogQuery, show shownLog) error {
-	show.alone = len(q.Services) == 1
-
-	lines, err := client.Logs(ctx, q)
-	if err != nil {
-		return err
-	}
-	if q.Follow {
-		for l := range lines {
-			if !show.grep.MatchString(l.Text) {
-				continue
-			}
-			if err := a.logLine(logLine(l), show); err != nil {
-				return err
-			}
-		}
-		if ctx.Err() == nil { // exec has ended, or what was followed is no longer declared
-			_, err = client.Status(ctx)
-			return err
-		}
-		return ctx.Err()
+func (a *app) logs(ctx context.Context, from []logSource, show shownLog) error {
+	if show.follow {
+		return a.followLogs(ctx, from, show)
 	}
 	// The past is shown in the order in which it was written, whoever wrote it.
 	past := []logLine{}
-	for l := range lines {
-		if show.grep.MatchString(l.Text) {
-			past = append(past, logLine(l))
+	for _, source := range from {
+		err := source(ctx, func(l logLine) error {
+			if l.Node != "" || show.grep.MatchString(l.Text) { // there it was looked for already
+				past = append(past, l)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	past = newestOf(past, show.newest)
@@ -131,6 +193,43 @@ func (a *app) logs(ctx context.Context, client *exec.Client, q exec.LogQuery, sh
 	return ctx.Err()
 }
 
+// followLogs prints lines of all sources as they come; the first failure ends it.
+func (a *app) followLogs(ctx context.Context, from []logSource, show shownLog) error {
+	lines, ends := make(chan logLine), make(chan error, len(from))
+	ctx, cancel := context.WithCancel(ctx)
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	for _, source := range from {
+		readers.Go(func() {
+			ends <- source(ctx, func(l logLine) error {
+				select {
+				case lines <- l:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		})
+	}
+	for open := len(from); open > 0; {
+		select {
+		case l := <-lines:
+			if l.Node == "" && !show.grep.MatchString(l.Text) {
+				continue
+			}
+			if err := a.logLine(l, show); err != nil {
+				return err
+			}
+		case err := <-ends:
+			if open--; err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // newestOf keeps the newest n lines of each service; n <= 0: all.
 func newestOf(lines []logLine, n int) []logLine {
 	if n <= 0 {
@@ -138,11 +237,11 @@ func newestOf(lines []logLine, n int) []logLine {
 	}
 	drop := map[string]int{}
 	for _, l := range lines {
-		drop[l.Service]++
+		drop[l.of()]++
 	}
 	return slices.DeleteFunc(lines, func(l logLine) bool {
-		drop[l.Service]--
-		return drop[l.Service] >= n
+		drop[l.of()]--
+		return drop[l.of()] >= n
 	})
 }
 
@@ -162,7 +261,7 @@ func (a *app) logLine(l logLine, show shownLog) error {
 		head = fmt.Sprintf("%-23s ", at)
 	}
 	if !show.alone || p.wide {
-		head += fmt.Sprintf("%-12s ", l.Service)
+		head += fmt.Sprintf("%-12s ", l.of())
 	}
 	p.line("%s", p.paint(cell{head, faint})+l.Text)
 	return nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"regexp"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 // said where they are asked for or not plain.
 func TestLogsAreChosenAndShown(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 5e6, time.Local)
-	lines := []logLine{{"a", at, "1"}, {"b", at, "2"}, {"a", at, "3"}, {"a", time.Time{}, "4"}}
+	lines := []logLine{{"", "a", at, "1"}, {"", "b", at, "2"}, {"", "a", at, "3"}, {"", "a", time.Time{}, "4"}}
 	if got := newestOf(lines, 0); len(got) != 4 {
 		t.Errorf("all: %v", got)
 	}
@@ -28,8 +30,41 @@ func TestLogsAreChosenAndShown(t *testing.T) {
 		var out bytes.Buffer
 		a := &app{stdout: &out}
 		show.grep = regexp.MustCompile("")
-		if err := a.logLine(logLine{"a", at, "text"}, show); err != nil || out.String() != want {
+		if err := a.logLine(logLine{"", "a", at, "text"}, show); err != nil || out.String() != want {
 			t.Errorf("%+v: %q, %v", show, out.String(), err)
 		}
+	}
+}
+
+// Lines of several sources come as they are written; a pattern is for those of this
+// host only, and the first source that fails ends the rest.
+func TestLogsOfSeveralHostsAreFollowed(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out}
+	said := make(chan struct{})
+	from := []logSource{
+		func(ctx context.Context, f func(logLine) error) error {
+			err := errors.Join(f(logLine{Service: "web", Text: "no"}), f(logLine{Service: "web", Text: "match"}))
+			close(said)
+			<-ctx.Done()
+			return errors.Join(err, ctx.Err())
+		},
+		func(_ context.Context, f func(logLine) error) error {
+			<-said
+			return errors.Join(f(logLine{Node: "b", Service: "db", Text: "[masked]"}), errors.New("refused"))
+		},
+	}
+	err := a.logs(t.Context(), from, shownLog{follow: true, grep: regexp.MustCompile("match")})
+	if err == nil || err.Error() != "refused" || out.String() != "web          match\nb/db         [masked]\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	past := func(node, text string, at int64) logSource {
+		return func(_ context.Context, f func(logLine) error) error {
+			return f(logLine{Node: node, Service: "web", At: time.Unix(at, 0), Text: text})
+		}
+	}
+	out.Reset()
+	if err := a.logs(t.Context(), []logSource{past("b", "second", 2), past("", "first", 1)}, shownLog{grep: regexp.MustCompile("")}); err != nil || out.String() != "web          first\nb/web        second\n" {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }

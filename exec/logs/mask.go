@@ -5,22 +5,30 @@ import "strings"
 // masked stands where a secret stood.
 const masked = "[masked]"
 
-// maskLines masks lines that stand below each other. The last line of a key's
-// body is short and looks like any word: it is known by the lines before it.
+// Masker masks lines that stand below each other, one at a time. The last line of a
+// key's body is short and looks like any word: it is known by the lines before it.
+// The zero value is ready.
+type Masker struct{ inKey bool }
+
+// Line is s without its secrets, and how many it had.
+func (m *Masker) Line(s string) (string, int) {
+	if m.inKey && bodyEnd.MatchString(s) {
+		return masked, 1
+	}
+	out, n := Mask(s)
+	l := glance{text: s}
+	m.inKey = l.wide() && body.MatchString(s) || strings.Contains(s, "-----BEGIN ") && pemBegin.MatchString(s)
+	return out, n
+}
+
+// maskLines masks all of lines.
 func maskLines(lines []string) (out []string, n int) {
 	out = make([]string, len(lines))
-	inKey := false
+	var m Masker
 	for i, s := range lines {
-		if inKey && bodyEnd.MatchString(s) {
-			out[i] = masked
-			n++
-			continue
-		}
 		var found int
-		out[i], found = Mask(s)
+		out[i], found = m.Line(s)
 		n += found
-		l := glance{text: s}
-		inKey = l.wide() && body.MatchString(s) || strings.Contains(s, "-----BEGIN ") && pemBegin.MatchString(s)
 	}
 	return out, n
 }
