@@ -182,11 +182,14 @@ func (r *Ring) Back(h *host.Host, old int, limit time.Duration) (pid int) {
 	return pid
 }
 
-// Story waits for the verified story of the life that ended on h.
+// Story waits for the verified story of the life that ended on h, also from the agent
+// that acted: its own node may have been down when another one told the end.
 func (r *Ring) Story(witness, h *host.Host, life string) (found p2pnode.Incident) {
 	r.T.Helper()
 	r.Must(30*time.Second, "a verified story of "+h.Name+" on "+witness.Name, func() (ok bool) {
-		found, ok = witness.Incident(h.Name, "", func(i p2pnode.Incident) bool { return i.OldIncarnation == life && !i.VerifiedAt.IsZero() })
+		found, ok = witness.Incident(h.Name, "", func(i p2pnode.Incident) bool {
+			return i.OldIncarnation == life && !i.VerifiedAt.IsZero() && (i.By.Kind != p2pnode.ByAgent || len(i.Trail) > 0)
+		})
 		return ok
 	})
 	return found
@@ -198,10 +201,7 @@ func (r *Ring) ByAgentFrom(story p2pnode.Incident, h *host.Host) {
 	if story.By.Kind != p2pnode.ByAgent || story.By.Node == h.Name || story.By.Fallback || story.Direct {
 		r.T.Errorf("%s: by %+v, direct %v: want an agent from another host", story.Node, story.By, story.Direct)
 	}
-	if len(story.Trail) == 0 { // another agent told it, whose way was not the actor's
-		return
-	}
-	if story.Trail[len(story.Trail)-1] != h.Name || story.Hops != max(0, len(story.Trail)-2) {
+	if len(story.Trail) == 0 || story.Trail[len(story.Trail)-1] != h.Name || story.Hops != max(0, len(story.Trail)-2) {
 		r.T.Errorf("%s: hops %d do not fit the trail %v", story.Node, story.Hops, story.Trail)
 	}
 }
