@@ -50,6 +50,12 @@ func victims(t testing.TB) string {
 // program and a folder for ledgers.
 func New(t testing.TB, services func(victim, dir string) string) *Host {
 	t.Helper()
+	return newBehind(t, nil, services)
+}
+
+// newBehind is New with argv before the binary.
+func newBehind(t testing.TB, prefix []string, services func(victim, dir string) string) *Host {
+	t.Helper()
 	f := host.NewFleet(t, "")
 	h := &Host{T: t, Victim: victims(t), Binary: filepath.Join(f.Dir, "bin", "p2pnode")}
 	if err := os.MkdirAll(filepath.Dir(h.Binary), 0o700); err != nil {
@@ -58,6 +64,7 @@ func New(t testing.TB, services func(victim, dir string) string) *Host {
 	variant(t, bin.P2pnode(t), h.Binary, "")
 	f.Bin = h.Binary
 	h.Host = f.Add("solo").Configure("grace: {node: 200ms}\nservices:\n" + services(h.Victim, f.Dir))
+	h.Prefix = prefix
 	h.Start("--listen", "127.0.0.1:0", "--door", "127.0.0.1:0")
 	f.Must(20*time.Second, "the node process is up", func() bool { return h.Sees("solo") })
 	return h

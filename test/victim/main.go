@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,7 @@ func main() {
 	say := flag.String("say", "", "line to print at the start")
 	count := flag.Duration("count", 0, "print a numbered line this often")
 	child := flag.Bool("child", false, "leave the output open in a child that sleeps for a minute")
+	work := flag.Duration("work", 0, "CPU time that each answer takes")
 	lives := flag.Duration("lives", 0, "exit after this long, with a code made of the incarnation: N%250+1")
 	flag.Parse()
 	if *child {
@@ -51,7 +53,7 @@ func main() {
 	if *lives > 0 {
 		time.AfterFunc(*lives, func() { os.Exit(code(os.Getenv("P2PNODE_INCARNATION"))) })
 	}
-	fmt.Fprintln(os.Stderr, "victim:", serve(*port, *ledger, *say))
+	fmt.Fprintln(os.Stderr, "victim:", serve(*port, *ledger, *say, *work))
 	os.Exit(1)
 }
 
@@ -84,7 +86,7 @@ func lastWords(asked <-chan os.Signal, ledger string) {
 }
 
 // serve answers until it cannot.
-func serve(port int, ledger, say string) error {
+func serve(port int, ledger, say string, work time.Duration) error {
 	if ledger != "" {
 		f, err := sign(ledger)
 		if err != nil {
@@ -107,7 +109,7 @@ func serve(port int, ledger, say string) error {
 		if err != nil {
 			return err
 		}
-		go answer(c, &stuck)
+		go answer(c, &stuck, work)
 	}
 }
 
@@ -152,7 +154,7 @@ func sign(ledger string) (*os.File, error) {
 }
 
 // answer reads one request's head and answers it, or never does.
-func answer(c net.Conn, stuck *atomic.Bool) {
+func answer(c net.Conn, stuck *atomic.Bool, work time.Duration) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for {
@@ -167,6 +169,23 @@ func answer(c net.Conn, stuck *atomic.Bool) {
 	if stuck.Load() {
 		select {}
 	}
+	toil(work)
 	body := fmt.Sprint(os.Getpid())
 	fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+}
+
+// toil uses so much CPU time, which is not the time that goes by.
+func toil(work time.Duration) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for end := used() + work; used() < end; {
+	}
+}
+
+// used is the CPU time of this thread.
+func used() time.Duration {
+	const thread = 1 // RUSAGE_THREAD
+	var u syscall.Rusage
+	syscall.Getrusage(thread, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
