@@ -31,8 +31,7 @@ type adoption struct {
 // earlier life whose main process is gone. The zero value is nothing.
 type leftover struct {
 	there   bool
-	session int    // that the dead one led
-	ticks   uint64 // when it was started
+	session being // the dead one, which led it
 }
 
 // adoptDoor finds a living door first: it may hold what the others need.
@@ -239,7 +238,7 @@ func (r *runner) takeOn(a *adoption) {
 	k := r.kids[a.name]
 	k.proc, k.last = a.proc, a.rec.Last
 	r.recordFound(a)
-	r.mains.Store(a.proc.pid, true)
+	r.mains.Store(a.proc.pid, a.proc)
 	if a.name != p2pnode.SelfDoor { // a door that comes later has nothing of it
 		r.keeper.keep(Kept{Service: a.name, Incarnation: a.found.inc, PID: a.proc.pid, FIFO: k.log.FIFO(), Pidfd: a.proc.fd})
 	}

@@ -82,7 +82,7 @@ func (r *runner) applyStart(e effStart) {
 		defer giveUp()
 		res := r.start(ctx, job)
 		if res.proc != nil {
-			r.mains.Store(res.proc.pid, true)
+			r.mains.Store(res.proc.pid, res.proc)
 			r.handOver(job, res.proc)
 		}
 		r.do(func() { r.startDone(job, res) })
@@ -147,7 +147,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 			case <-time.After(sweepAfter):
 			case <-r.jobs.Done(): // the last chance
 			}
-			job.id.sweep(oldInc, old.pid, old.ticks, pid)
+			job.id.sweep(oldInc, old.being(), pid)
 		})
 	}
 }
@@ -165,7 +165,7 @@ func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
 		if !exit.Unknown { // letGo may have closed the pidfd under our hands: the status is still there
 			r.exits.Store(name, evEnded{name: name, inc: inc, exit: exit})
 		}
-		r.mains.Delete(p.pid)
+		r.mains.CompareAndDelete(p.pid, p) // by now another may have the number
 		// Written here, ahead of the start that waits for told: the loop may be late.
 		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistEnded, Service: name, Old: inc.String(), PID: p.pid, Class: classOf(exit), Detail: exitText(exit)})
 		log.Drain()
@@ -227,16 +227,16 @@ func (r *runner) applyCleanup(e effCleanup) {
 	}
 	r.remember(record{Service: e.name, Inc: e.inc})
 	r.keeper.drop(e.name)
-	session := 0
+	var session being
 	if k.proc != nil {
-		session = stillSession(k.proc.pid, k.proc.ticks)
+		session = stillSession(k.proc.being())
 	}
 	id, cleaned := k.id, make(chan struct{})
 	k.cleaned = cleaned
 	r.wg.Go(func() {
 		defer close(cleaned)
 		id.killRest(e.inc, session)
-		killPIDs(id.allCopies(e.inc, 0))
+		id.allCopies(e.inc, being{}).kill()
 		id.cgroup.remove()
 	})
 }

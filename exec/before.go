@@ -41,8 +41,8 @@ func (r *runner) runBefore(ctx context.Context, job startJob, l launch, lock, gr
 	if err != nil {
 		return err
 	}
-	r.mains.Store(p.pid, true)
-	defer r.mains.Delete(p.pid)
+	r.mains.Store(p.pid, p)
+	defer r.mains.CompareAndDelete(p.pid, p)
 	defer p.close()
 	began := time.Now()
 	stop := context.AfterFunc(ctx, func() { job.id.killTree(p) })
@@ -53,10 +53,10 @@ func (r *runner) runBefore(ctx context.Context, job startJob, l launch, lock, gr
 	exit := p.reap()
 	switch {
 	case ctx.Err() != nil:
-		job.id.killRest(job.eff.inc, stillSession(p.pid, p.ticks))
+		job.id.killRest(job.eff.inc, stillSession(p.being()))
 		return &cannotRun{startBroken, fmt.Sprintf("%s did not end within %v", name, time.Since(began).Round(time.Millisecond))}
 	case exit.Code != 0 || exit.Signal != "" || exit.Unknown:
-		job.id.killRest(job.eff.inc, stillSession(p.pid, p.ticks))
+		job.id.killRest(job.eff.inc, stillSession(p.being()))
 		return &cannotRun{startBroken, name + " failed: " + inWords(exit)}
 	}
 	return nil

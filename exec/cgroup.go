@@ -238,6 +238,17 @@ func (g *cgroup) pids() (out []int) {
 	return out
 }
 
+// members are the processes in the groups: those that are there before and after
+// their start time was read.
+func (g *cgroup) members() copies {
+	there := surely(g.pids(), func(int) bool { return true })
+	if len(there) == 0 {
+		return nil
+	}
+	still := g.pids()
+	return slices.DeleteFunc(there, func(b being) bool { return !slices.Contains(still, b.pid) })
+}
+
 func procsOf(dir string) []int {
 	raw, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {

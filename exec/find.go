@@ -3,7 +3,6 @@ package exec
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,26 +32,24 @@ func (r *runner) findCopy(name string, held *Kept) adoption {
 	}
 	if held != nil && held.PID > 0 {
 		if st, err := readStat(held.PID); err == nil {
-			if p, ok := watchPID(held.PID, st.ticks); ok && id.marked(held.PID, held.Incarnation, 0, id.lockFile()) {
+			if p, ok := watchPID(held.PID, st.ticks); ok && id.marked(held.PID, held.Incarnation, being{}, id.lockFile()) {
 				a.lives(p, held.Incarnation)
 				return a
 			}
 		}
 	}
 	if here {
-		a.left.session, a.left.ticks = stillSession(rec.PID, rec.Ticks), rec.Ticks
+		a.left.session = stillSession(being{rec.PID, rec.Ticks})
 	}
 	evidence := id.lockHolders().with(id.allCopies(p2pnode.Incarnation{}, a.left.session))
 	if here && rec.Preparing {
 		a.left.there = len(evidence) > 0 // a program of before: is not the service
 		return a
 	}
-	if pid, inc, ok := r.mainOf(evidence, id, rec, here); ok {
-		if st, err := readStat(pid); err == nil {
-			if p, ok := watchPID(pid, st.ticks); ok {
-				a.lives(p, inc)
-				return a
-			}
+	if main, inc, ok := r.mainOf(evidence, id, rec, here); ok {
+		if p, ok := watchPID(main.pid, main.ticks); ok {
+			a.lives(p, inc)
+			return a
 		}
 	}
 	a.left.there = len(evidence) > 0
@@ -96,15 +93,15 @@ func unseenExit(rec record, held *Kept) p2pnode.Exit {
 // mainOf picks the main process among a service's processes: one that leads its
 // session, was not started by another of them and is no remnant of a life that is
 // known to have ended. Of several the oldest.
-func (r *runner) mainOf(pids copies, id identity, rec record, here bool) (int, p2pnode.Incarnation, bool) {
-	var best stat
+func (r *runner) mainOf(of copies, id identity, rec record, here bool) (being, p2pnode.Incarnation, bool) {
+	var best being
 	var bestInc p2pnode.Incarnation
-	for _, pid := range pids {
-		st, err := readStat(pid)
-		if err != nil || st.session != pid || slices.Contains(pids, st.ppid) || st.state == 'Z' {
+	for _, b := range of {
+		st, err := readStat(b.pid)
+		if err != nil || st.ticks != b.ticks || st.session != b.pid || of.has(st.ppid) || st.state == 'Z' {
 			continue
 		}
-		inc, known := incarnationOf(pid, id)
+		inc, known := incarnationOf(b.pid, id)
 		switch {
 		case here && rec.PID > 0 && (!known || inc.N <= rec.Inc.N):
 			continue // the main process of that life is dead: this one only belonged to it
@@ -113,11 +110,11 @@ func (r *runner) mainOf(pids copies, id identity, rec record, here bool) (int, p
 		case !known:
 			inc = p2pnode.Incarnation{Epoch: r.state.epoch, N: max(rec.Inc.N, 1)}
 		}
-		if best.pid == 0 || st.ticks < best.ticks {
-			best, bestInc = st, inc
+		if best.pid == 0 || b.ticks < best.ticks {
+			best, bestInc = b, inc
 		}
 	}
-	return best.pid, bestInc, best.pid != 0
+	return best, bestInc, best.pid != 0
 }
 
 // incarnationOf reads which incarnation a process is of: from its cookie, or,

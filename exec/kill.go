@@ -13,36 +13,35 @@ import (
 // forked meanwhile is ended by killRest once the main process is dead: to look for
 // it before that only keeps the dying ones from their core.
 func (id identity) killTree(p *process) {
-	tree := descendants(p.pid)
-	if p.dead() {
-		tree = nil // the number may be somebody else's by now, and what was listed his
-	} else {
-		killGroup(p.pid, true) // a living or unreaped leader pins its group's number
+	tree := descendants(p.being())
+	if !p.dead() {
+		p.killGroup()
 		p.signal(unix.SIGKILL)
 	}
 	id.cgroup.kill()
-	killPIDs(copies(tree).with(nil))
+	tree.with(nil).kill()
 }
 
 // killRest kills what a dead main process left behind, as far as a cheap look
 // shows it. It repeats while something dies: a fork may have been under way.
-func (id identity) killRest(inc p2pnode.Incarnation, session int) (killed int) {
+func (id identity) killRest(inc p2pnode.Incarnation, session being) (killed int) {
 	id.cgroup.kill()
 	grouped := id.cgroup.has(inc.N)
 	for range 8 {
 		var left copies
 		if grouped {
-			left = left.with(id.cgroup.pids()) // no child leaves its group by itself: nothing else to look at
+			left = left.with(id.cgroup.members()) // no child leaves its group by itself: nothing else to look at
 		} else {
 			left = id.nearCopies(inc, session)
 		}
-		for _, pid := range left {
-			if st, err := readStat(pid); err == nil && st.pgrp == session && session > 0 {
-				killGroup(session, true) // a member is there: the number is the old group's
+		for _, b := range left {
+			st, err := readStat(b.pid)
+			if err == nil && st.ticks == b.ticks && st.pgrp == session.pid && session.pid > 0 && stillSession(session) == session {
+				unix.Kill(-session.pid, unix.SIGKILL) // a member is there: the number is the old group's
 				break
 			}
 		}
-		n := killPIDs(left)
+		n := left.kill()
 		killed += n
 		if n == 0 {
 			break
@@ -57,8 +56,8 @@ func (id identity) killRest(inc p2pnode.Incarnation, session int) (killed int) {
 func (id identity) killAll(left leftover) {
 	id.cgroup.kill()
 	for range 8 {
-		session := stillSession(left.session, left.ticks)
-		if killPIDs(id.lockHolders().with(id.allCopies(p2pnode.Incarnation{}, session))) == 0 {
+		session := stillSession(left.session)
+		if id.lockHolders().with(id.allCopies(p2pnode.Incarnation{}, session)).kill() == 0 {
 			return
 		}
 	}
@@ -67,24 +66,19 @@ func (id identity) killAll(left leftover) {
 // sweep looks through the whole host for leftovers of an incarnation that the
 // cheap look cannot see. It runs after the next one has started, so the lock no
 // longer tells the two apart and only session and cookie count. What is older than
-// the old main process, which started at tick since, was none of its children.
-func (id identity) sweep(old p2pnode.Incarnation, session int, since uint64, current int) {
-	var left copies
-	if _, err := readStat(session); err == nil {
-		session = 0 // the number has been given to somebody else
+// the old main process was none of its children.
+func (id identity) sweep(old p2pnode.Incarnation, session being, current int) {
+	since := session.ticks
+	if _, err := readStat(session.pid); err == nil {
+		session = being{} // the number has been given to somebody else
 	}
-	for _, pid := range allPIDs() {
-		if _, main := id.mains.Load(pid); main {
-			continue
+	surely(allPIDs(), func(pid int) bool {
+		if _, main := id.mains.Load(pid); main || pid == current {
+			return false
 		}
-		if st, err := readStat(pid); err != nil || st.ticks < since {
-			continue
-		}
-		if pid > 1 && pid != current && id.marked(pid, old, session, nil) {
-			left = append(left, pid)
-		}
-	}
-	killPIDs(left)
+		st, err := readStat(pid)
+		return err == nil && st.ticks >= since && id.marked(pid, old, session, nil)
+	}).kill()
 }
 
 // waitDead waits for the end of p, at most d.

@@ -210,6 +210,19 @@ func (p *process) signal(sig unix.Signal) error {
 	return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
 }
 
+// killGroup sends SIGKILL to the process group that this process leads. Before Linux
+// 6.9 a group is known by its number only, which is the leader's until it is reaped.
+func (p *process) killGroup() {
+	err := p.control(func(fd int) error {
+		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+	})
+	if errors.Is(err, unix.EINVAL) && p.being().lives() {
+		unix.Kill(-p.pid, unix.SIGKILL)
+	}
+}
+
+func (p *process) being() being { return being{p.pid, p.ticks} }
+
 // dupFile is another descriptor of the same description.
 func dupFile(f *os.File) (*os.File, error) {
 	rc, err := f.SyscallConn()

@@ -101,9 +101,9 @@ func pursue(id identity, old *process) {
 	inc := p2pnode.Incarnation{Epoch: 1, N: 1}
 	old.signal(unix.SIGTERM)
 	id.killTree(old)
-	id.killRest(inc, stillSession(old.pid, old.ticks))
-	id.sweep(inc, old.pid, old.ticks, 0)
-	id.killAll(leftover{session: old.pid, ticks: old.ticks})
+	id.killRest(inc, stillSession(old.being()))
+	id.sweep(inc, old.being(), 0)
+	id.killAll(leftover{session: old.being()})
 	if p, ok := watchPID(old.pid, old.ticks); ok {
 		p.signal(unix.SIGKILL)
 		p.close()

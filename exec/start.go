@@ -91,7 +91,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 // lives, and its lock is ours.
 func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) {
 	if plantActWithoutVerify {
-		return r.ownLock(ctx, job, 0)
+		return r.ownLock(ctx, job, being{})
 	}
 	session, err := r.endOld(ctx, job)
 	if err != nil {
@@ -105,21 +105,21 @@ func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) 
 }
 
 // endOld ends the tree of the last incarnation and returns its session.
-func (r *runner) endOld(ctx context.Context, job startJob) (session int, err error) {
+func (r *runner) endOld(ctx context.Context, job startJob) (session being, err error) {
 	if job.old == nil {
 		if job.left.there {
 			job.id.killAll(job.left)
 		}
-		job.id.killRest(job.eff.old, 0)
-		return 0, r.endStrangers(ctx, job)
+		job.id.killRest(job.eff.old, being{})
+		return being{}, r.endStrangers(ctx, job)
 	}
-	session = job.old.pid
+	session = job.old.being()
 	if job.eff.live && !job.old.dead() {
-		if tracer := tracerOf(session); tracer != 0 {
+		if tracer := tracerOf(session.pid); tracer != 0 {
 			return session, &cannotRun{startTraced, "process " + strconv.Itoa(tracer) + " traces it: it is left alone"}
 		}
-		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op, PID: session})
-		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistKilled, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, PID: session})
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op, PID: session.pid})
+		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistKilled, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, PID: session.pid})
 		if job.spec.HangDump && job.eff.class != p2pnode.ClassFrozen {
 			job.old.signal(unix.SIGQUIT)
 			waitDead(ctx, job.old, dumpFor)
@@ -127,7 +127,7 @@ func (r *runner) endOld(ctx context.Context, job startJob) (session int, err err
 		job.id.killTree(job.old)
 	}
 	if !waitDead(ctx, job.old, killPatience) {
-		return session, &cannotRun{startUnkillable, "process " + strconv.Itoa(session) + " does not die of SIGKILL"}
+		return session, &cannotRun{startUnkillable, "process " + strconv.Itoa(session.pid) + " does not die of SIGKILL"}
 	}
 	// The next run's log begins with the start: the last words are taken first.
 	select {
@@ -135,7 +135,7 @@ func (r *runner) endOld(ctx context.Context, job startJob) (session int, err err
 	case <-time.After(lastWords):
 	case <-ctx.Done():
 	}
-	session = stillSession(session, job.old.ticks)
+	session = stillSession(session)
 	job.id.killRest(job.eff.old, session)
 	return session, nil
 }
@@ -160,7 +160,7 @@ func (r *runner) endStrangers(ctx context.Context, job startJob) error {
 				break
 			}
 			holders := id.lockHolders()
-			killPIDs(holders)
+			holders.kill()
 			if time.Now().After(deadline) || ctx.Err() != nil {
 				return &cannotRun{startBlocked, blockedText(holders)}
 			}
@@ -173,7 +173,7 @@ func (r *runner) endStrangers(ctx context.Context, job startJob) error {
 // ownLock takes the service's lock for the child to come. What was killed just now
 // lets go of it in a moment; after that the holder is looked for and killed, for a
 // second; an unseen holder blocks.
-func (r *runner) ownLock(ctx context.Context, job startJob, session int) (*os.File, error) {
+func (r *runner) ownLock(ctx context.Context, job startJob, session being) (*os.File, error) {
 	if job.eff.force {
 		os.Remove(job.id.lockPath)
 	}
@@ -196,7 +196,7 @@ func (r *runner) ownLock(ctx context.Context, job startJob, session int) (*os.Fi
 			continue
 		}
 		holders := job.id.lockHolders()
-		killPIDs(holders.with(job.id.allCopies(job.eff.old, session)))
+		holders.with(job.id.allCopies(job.eff.old, session)).kill()
 		if time.Since(began) > holderSight || ctx.Err() != nil {
 			return nil, &cannotRun{startBlocked, blockedText(holders)}
 		}
@@ -207,7 +207,7 @@ func (r *runner) ownLock(ctx context.Context, job startJob, session int) (*os.Fi
 func blockedText(holders copies) string {
 	who := "an unknown holder"
 	if len(holders) > 0 {
-		who = "process " + strconv.Itoa(holders[0])
+		who = "process " + strconv.Itoa(holders[0].pid)
 	}
 	return "a copy seems to live: " + who + " has its lock"
 }
