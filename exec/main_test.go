@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,6 +49,7 @@ type daemonConfig struct {
 	SlowSync   bool // of what people want
 	Deep       bool // in a folder whose name does not fit into a socket's address
 	History    string
+	As         uint32 // not as root but as this user
 }
 
 func part(name string, args []string) {
@@ -129,6 +131,10 @@ func part(name string, args []string) {
 		for say("READY=1"); ; say("WATCHDOG=1") {
 			time.Sleep(200 * time.Millisecond)
 		}
+	case "init":
+		initPart(args)
+	case "strangers":
+		strangersPart()
 	case "node":
 		nodePart(args[0])
 	case "door":
@@ -446,6 +452,11 @@ func newHost(t *testing.T, dc daemonConfig) *host {
 	if err := os.MkdirAll(dc.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if dc.As != 0 { // its folder is below one that only root may enter
+		if err := errors.Join(os.Chown(dc.Dir, int(dc.As), int(dc.As)), os.Chmod(filepath.Dir(dc.Dir), 0o711)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dc.History = filepath.Join(dc.Dir, "history.jsonl")
 	h := &host{t: t, dir: dc.Dir, cfg: dc}
 	h.start()
@@ -467,6 +478,9 @@ func (h *host) start() {
 	h.cmd = osexec.Command("/proc/self/exe", "part:daemon", string(raw), "--leash", "3")
 	h.cmd.ExtraFiles = []*os.File{h.leash}
 	h.cmd.Stderr = os.Stderr
+	if h.cfg.As != 0 {
+		h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.cfg.As, Gid: h.cfg.As}}
+	}
 	if err := h.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
