@@ -128,11 +128,14 @@ func (r *runner) startDone(job startJob, res startResult) {
 		if kind == startRetry {
 			k.world = "" // a program open for writing shows in no attribute: only trying tells
 		}
-		r.cfg.Log.Warn().Str("service", res.name).Err(res.err).Msg("start failed")
+		if k.failedBy != res.err.Error() {
+			r.cfg.Log.Warn().Str("service", res.name).Err(res.err).Msg("start failed")
+		}
+		k.failedAt, k.failedBy = time.Now(), res.err.Error()
 		r.step(evStartFailed{name: res.name, inc: res.inc, kind: kind, text: res.err.Error()})
 		return
 	}
-	k.proc, k.progress, k.left, k.untold = res.proc, progress{}, leftover{}, nil
+	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, progress{}, leftover{}, nil, ""
 	r.metrics.started(res.name, job.eff.by.Kind)
 	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
 	for _, m := range early {
@@ -298,12 +301,13 @@ func (r *runner) applyProbe(name string) {
 	}
 	s := r.policy.svcs[name]
 	spec, id, before, old := k.spec, k.id, k.world, k.proc
+	anyway := s.state == p2pnode.StateMissing && time.Since(k.failedAt) >= worldUnseen
 	env, _ := r.envOf(startJob{eff: effStart{name: name, inc: s.inc}, spec: spec, id: id})
 	waitsFor := s.state
 	r.wg.Go(func() {
 		switch waitsFor {
 		case p2pnode.StateMissing, p2pnode.StateCrashLooping, p2pnode.StateBackoff:
-			if before != "" && worldOf(spec, env) == before || before == "" && waitsFor != p2pnode.StateMissing {
+			if !anyway && (before != "" && worldOf(spec, env) == before || before == "" && waitsFor != p2pnode.StateMissing) {
 				return
 			}
 		case p2pnode.StateBlocked:

@@ -16,7 +16,8 @@ const (
 	budgetStarts  = 20
 	stormWindow   = time.Second // stormStarts in it by services that keep failing, of the whole host
 	stormStarts   = 20
-	worldEvery    = 200 * time.Millisecond // look at what a missing service misses
+	worldEvery    = 150 * time.Millisecond // look at what a missing service misses
+	worldUnseen   = 10 * time.Second       // not all of it can be seen: it is tried this often whatever the looks say
 	blockedEvery  = time.Second            // look at a lock whose holder cannot be seen
 	busyLimit     = 30 * time.Second       // busy, not hung: killed after this long without one good answer
 	firstCheck    = 10 * time.Millisecond  // first question to a fresh service; the gap doubles up to its period

@@ -77,6 +77,8 @@ type kid struct {
 	last     *p2pnode.Exit
 	excerpt  *p2pnode.Excerpt
 	world    string
+	failedAt time.Time // the last start that failed, and why
+	failedBy string
 	progress progress // at the last check that failed
 	used     usedUntil
 	left     leftover         // of a life that ended unseen
