@@ -12,11 +12,15 @@ import (
 	"p2pnode/test/need"
 )
 
+// away is how long a stray sleeps, in seconds: its mark from outside, and another one
+// for each test process, since several may run at once.
+var away = fmt.Sprint(10_000_000 + os.Getpid())
+
 // stray starts a child that leaves its session and closes every descriptor: only
 // its environment still says whose it is. bash, since dash closes single digits.
-const stray = farFallback + `services:
+var stray = farFallback + `services:
   web:
-    command: [bash, -c, "(for f in /proc/self/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval \"exec $n>&-\"; done; exec setsid sleep 7777777 0<&- 1>&- 2>&-) 2>/dev/null & exec sleep 1000000"]
+    command: [bash, -c, "(for f in /proc/self/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval \"exec $n>&-\"; done; exec setsid sleep ` + away + ` 0<&- 1>&- 2>&-) 2>/dev/null & exec sleep 1000000"]
     ready: started
 `
 
@@ -51,7 +55,7 @@ func strays() (out []int) {
 			continue
 		}
 		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p))
-		if string(raw) == "sleep\x007777777\x00" {
+		if string(raw) == "sleep\x00"+away+"\x00" {
 			out = append(out, p)
 		}
 	}
