@@ -33,6 +33,7 @@ type Box struct {
 	mu     sync.Mutex
 	pid    int // of its exec, in the host's numbers; 0 while it is down
 	upFrom time.Time
+	starts int // of its container
 	paused bool
 	cutOff bool
 }
@@ -91,6 +92,7 @@ func (b *Box) started() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pid, b.upFrom = n, since
+	b.starts++
 	return nil
 }
 
