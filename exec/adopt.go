@@ -157,7 +157,7 @@ func (r *runner) boot(seen []*adoption) {
 		for _, tale := range a.tales {
 			r.feed.publish(tale)
 		}
-		if a.found == nil && a.ended == nil && a.rec.tellsAgain() {
+		if len(a.tales) > 0 && a.found == nil && a.ended == nil && a.rec.tellsAgain() { // the last exec was to start it
 			k.untold = a.rec.Replaced
 		}
 		switch {

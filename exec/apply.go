@@ -128,7 +128,9 @@ func (r *runner) startDone(job startJob, res startResult) {
 		if kind == startRetry {
 			k.world = "" // a program open for writing shows in no attribute: only trying tells
 		}
+		k.patience = min(2*k.patience, worldSeldom)
 		if k.failedBy != res.err.Error() {
+			k.patience = worldUnseen
 			r.cfg.Log.Warn().Str("service", res.name).Err(res.err).Msg("start failed")
 		}
 		k.failedAt, k.failedBy = time.Now(), res.err.Error()
@@ -301,7 +303,7 @@ func (r *runner) applyProbe(name string) {
 	}
 	s := r.policy.svcs[name]
 	spec, id, before, old := k.spec, k.id, k.world, k.proc
-	anyway := s.state == p2pnode.StateMissing && time.Since(k.failedAt) >= worldUnseen
+	anyway := s.state == p2pnode.StateMissing && time.Since(k.failedAt) >= k.patience
 	env, _ := r.envOf(startJob{eff: effStart{name: name, inc: s.inc}, spec: spec, id: id})
 	waitsFor := s.state
 	r.wg.Go(func() {

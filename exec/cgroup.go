@@ -130,19 +130,18 @@ func throttles(pid int) (sum uint64) {
 }
 
 func throttlesOf(root, path string) (sum uint64) {
-	for ; path != "/" && path != "."; path = filepath.Dir(path) {
-		raw, err := os.ReadFile(filepath.Join(root, path, "cpu.stat"))
-		if err != nil {
-			continue
-		}
+	for up := path; ; up = filepath.Dir(up) {
+		raw, _ := os.ReadFile(filepath.Join(root, up, "cpu.stat"))
 		for line := range strings.Lines(string(raw)) {
 			if n, ok := strings.CutPrefix(line, "nr_throttled "); ok {
 				times, _ := strconv.ParseUint(strings.TrimSpace(n), 10, 64)
 				sum += times
 			}
 		}
+		if up == "/" || up == "." { // in a container that is where its quota counts
+			return sum
+		}
 	}
-	return sum
 }
 
 func (c *cgroups) of(service string) *cgroup {

@@ -17,7 +17,8 @@ const (
 	stormWindow   = time.Second // stormStarts in it by services that keep failing, of the whole host
 	stormStarts   = 20
 	worldEvery    = 150 * time.Millisecond // look at what a missing service misses
-	worldUnseen   = 10 * time.Second       // not all of it can be seen: it is tried this often whatever the looks say
+	worldUnseen   = 10 * time.Second       // not all of it can be seen: it is tried after this whatever the looks say,
+	worldSeldom   = 5 * time.Minute        // then after twice the time, up to this
 	blockedEvery  = time.Second            // look at a lock whose holder cannot be seen
 	busyLimit     = 30 * time.Second       // busy, not hung: killed after this long without one good answer
 	firstCheck    = 10 * time.Millisecond  // first question to a fresh service; the gap doubles up to its period

@@ -263,21 +263,26 @@ func (rd *logReading) follow(ctx context.Context, name string, log *logs.Log, te
 	})
 }
 
-// past tells what has been written, in the bounds of one answer: one answer at a time,
-// since a pattern is looked for in all of a file.
+// past tells what has been written, in the bounds of one answer: one answer is made at
+// a time, since a pattern is looked for in all of a file.
 func (rd *logReading) past(ctx context.Context, tell func(LogLine) bool) {
-	rd.ss.r.reads.past.Lock()
-	defer rd.ss.r.reads.past.Unlock()
 	if rd.query.Lines <= 0 {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(rd.sources)) {
-		for _, l := range rd.newest(ctx, name, rd.sources[name]) {
-			if !tell(l) {
-				return
-			}
+	for _, l := range rd.all(ctx) {
+		if !tell(l) {
+			return
 		}
 	}
+}
+
+func (rd *logReading) all(ctx context.Context) (kept []LogLine) {
+	rd.ss.r.reads.past.Lock()
+	defer rd.ss.r.reads.past.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(rd.sources)) {
+		kept = append(kept, rd.newest(ctx, name, rd.sources[name])...)
+	}
+	return kept
 }
 
 // newest are the last lines of one service, as many as its share of an answer holds.

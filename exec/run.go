@@ -79,7 +79,8 @@ type kid struct {
 	world    string
 	failedAt time.Time // the last start that failed, and why
 	failedBy string
-	progress progress // at the last check that failed
+	patience time.Duration // until it is tried whatever the looks say
+	progress progress      // at the last check that failed
 	used     usedUntil
 	left     leftover         // of a life that ended unseen
 	untold   *replaced        // the failure whose repair the last exec died in

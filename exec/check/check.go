@@ -149,8 +149,8 @@ func endGroup(leader int) {
 			if group, err := syscall.Getpgid(pid); pid == leader || err != nil || group != leader {
 				continue
 			}
-			if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); err == nil && got == 0 {
-				left++ // it has not died yet
+			if _, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); err == nil {
+				left++ // it has not died yet, or its children come to us now
 			}
 		}
 		if left == 0 || time.Now().After(deadline) {
