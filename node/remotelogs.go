@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -31,6 +33,7 @@ const (
 	linesWait   = 300 * time.Millisecond // for the next piece; a routed call is answered within a second
 	linesLost   = 5 * time.Second        // a way that fails is tried again this long
 	linesAgain  = 200 * time.Millisecond // ... so often
+	maxAnswer   = 4 << 20                // bytes of the past that are taken of one host, whatever it sends
 )
 
 // lastPiece is asked for by who wants no more.
@@ -183,7 +186,7 @@ func (r remote) Logs(ctx context.Context, host peer.ID, target string, read exec
 		defer cancel()
 		r.piece(bye, host, routedLines, number(lastPiece))
 	}()
-	good := time.Now()
+	good, room := time.Now(), maxAnswer
 	for i := uint64(1); ; {
 		p, err := r.piece(ctx, host, routedLines, number(i))
 		switch {
@@ -210,6 +213,10 @@ func (r remote) Logs(ctx context.Context, host peer.ID, target string, read exec
 			return err
 		}
 		for _, l := range b.Lines {
+			l.Service, l.Text = visible(l.Service), visible(l.Text)
+			if room -= len(l.Text); room < 0 && !read.Follow {
+				return errors.New("it answers with more than was asked for")
+			}
 			if err := f(l); err != nil {
 				return err
 			}
@@ -223,10 +230,24 @@ func (r remote) Logs(ctx context.Context, host peer.ID, target string, read exec
 	}
 }
 
+// visible is text of another host as a terminal may show it: without what moves the
+// cursor or changes colours.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
 func (r remote) piece(ctx context.Context, host peer.ID, kind string, req []byte) (p piece, err error) {
 	answer, _, err := r.n.overlay.Route(ctx, host, kind, req)
 	if err == nil {
 		err = json.Unmarshal(answer, &p)
+	}
+	if p.Error != nil {
+		p.Error.Text, p.Error.Fix = visible(p.Error.Text), visible(p.Error.Fix)
 	}
 	return p, err
 }

@@ -24,7 +24,7 @@ func (a *app) logsCommand() *cobra.Command {
 	var stamps bool
 	cmd := &cobra.Command{
 		Use: "logs [[NODE/]SVC...]", Short: "What services wrote (no name: all)",
-		Long: "What services wrote: of this host, or of another one on a manager of its cluster. From another host come at most 10000 lines of each service and 1 MiB in all; secrets are masked there, and --grep looks at what is masked.",
+		Long: "What services wrote: of this host, or of another one on a manager of its cluster. From another host come at most 10000 lines of each service and, without -f, 1 MiB in all; secrets are masked there, and --grep looks at what is masked.",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			now := time.Now()
 			if q.Since, err = parseSince(since, now); err != nil {
