@@ -98,7 +98,9 @@ func TestSupervisors(t *testing.T) {
 			u.supervise(u.Daemon())
 			var both []int
 			u.Fleet.Must(patience, "the next init's exec is there", func() bool { both = execs(u.Host); return len(both) == 2 })
-			stays(t, "the next init's exec waits for its turn", func() bool { return slices.Equal(execs(u.Host), both) && look(u.Host).web == was.web })
+			stays(t, "the next init's exec waits for its turn", func() bool {
+				return slices.Equal(execs(u.Host), both) && host.Running(was.web, host.StartTicks(was.web))
+			})
 			next := both[0] + both[1] - was.exec
 			u.OK("shutdown")
 			u.Fleet.Must(patience, "the next init's exec goes on where the old one ended", func() bool {

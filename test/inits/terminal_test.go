@@ -54,6 +54,7 @@ func atTerminal(t *testing.T, prefix ...string) *sits {
 	cmd := h.Daemon(alone...)
 	h.Prefix = nil
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.Dir = h.Fleet.Dir // nohup would write a file here
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -103,13 +104,13 @@ func TestTerminal(t *testing.T) {
 		code int
 	}{
 		{"Ctrl-C", func(s *sits) { s.types(ctrlC) }, 0},
-		{"SIGHUP", func(s *sits) { syscall.Kill(look(s.Host).exec, syscall.SIGHUP) }, 0},
+		{"SIGHUP", func(s *sits) { syscall.Kill(settled(s.Host).exec, syscall.SIGHUP) }, 0},
 		{"closed", func(s *sits) { s.person.Close() }, 0},
 	} {
 		t.Run(end.name, func(t *testing.T) {
 			t.Parallel()
 			s := atTerminal(t)
-			was := look(s.Host)
+			was := settled(s.Host)
 			s.types(ctrlZ)
 			if now := settled(s.Host); now != was {
 				t.Errorf("after Ctrl-Z: %+v, was %+v", now, was)
@@ -136,7 +137,7 @@ func TestShellLosesItsTerminal(t *testing.T) {
 func TestNohup(t *testing.T) {
 	t.Parallel()
 	s := atTerminal(t, "nohup")
-	was := look(s.Host)
+	was := settled(s.Host)
 	s.person.Close()
 	s.Configure(config + "  more:\n    command: [sleep, \"100000\"]\n")
 	s.Fleet.Must(patience, "a reload starts what is new", func() bool {

@@ -48,6 +48,9 @@ func (h *Host) startsOf(names []string, more map[string]int) {
 func (h *Host) deadlock(name string, port int) {
 	h.T.Helper()
 	pid := service(h.status(), name).PID
+	if pid <= 0 {
+		h.T.Fatalf("%s does not run", name)
+	}
 	h.Fault(name, p2pnode.ClassHung, pid)
 	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
 		h.T.Fatal(err)
