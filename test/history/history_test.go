@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,19 @@ func TestEveryRuleCatchesItsLie(t *testing.T) {
 		got := Check(c.s.lines, Options{EndView: true})
 		if len(got) != 1 || got[0].Rule != c.rule {
 			t.Errorf("planted a break of %s, the checker says %v", c.rule, got)
+		}
+	}
+}
+
+// An agent may act on a verdict before its line is written, by as long as that takes.
+func TestTheLineOfAVerdictMayComeLate(t *testing.T) {
+	for late, want := range map[time.Duration]int{time.Millisecond: 0, 30 * time.Millisecond: 1} {
+		s := repaired().verdict("b", "a", p2pnode.Alive)
+		claim := p2pnode.HistoryEvent{At: s.lines[len(s.lines)-1].At.Add(time.Second), Node: "b", Event: p2pnode.HistClaimed, Target: "a", Agent: "x", Incident: "i-aweb1-1"}
+		s.lines = append(s.lines, claim, p2pnode.HistoryEvent{At: claim.At.Add(late), Node: "b", Event: p2pnode.HistVerdict, Target: "a", Verdict: p2pnode.ProcessDead})
+		broken := slices.DeleteFunc(Check(s.lines, Options{}), func(v Violation) bool { return v.Rule != "claims-have-verdicts" })
+		if len(broken) != want {
+			t.Errorf("%v late: %v", late, broken)
 		}
 	}
 }

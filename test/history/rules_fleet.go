@@ -36,7 +36,7 @@ func claimsHaveVerdicts(p *past, _ Options) (out []Violation) {
 	const news = 20 * time.Millisecond
 	verdict := map[[2]string]p2pnode.Verdict{}
 	brokenTill := map[[2]string]time.Time{}
-	for _, e := range p.events {
+	for i, e := range p.events {
 		pair := [2]string{e.Node, e.Target}
 		switch e.Event {
 		case p2pnode.HistVerdict:
@@ -46,12 +46,27 @@ func claimsHaveVerdicts(p *past, _ Options) (out []Violation) {
 			verdict[pair] = e.Verdict
 		case p2pnode.HistClaimed:
 			v := verdict[pair]
-			if e.Attempt == 0 && v != "" && !v.Actionable() && e.At.Sub(brokenTill[pair]) > news {
+			if e.Attempt == 0 && v != "" && !v.Actionable() && e.At.Sub(brokenTill[pair]) > news && !p.actionableSoon(i, news) {
 				out = append(out, broken("claims-have-verdicts", e, "%s was sent to %s, which is %s", e.Agent, e.Target, v))
 			}
 		}
 	}
 	return out
+}
+
+// actionableSoon reports whether the node of event i calls its target actionable within
+// d of it: the agent heard the verdict a moment before its line was written.
+func (p *past) actionableSoon(i int, d time.Duration) bool {
+	claim := p.events[i]
+	for _, e := range p.events[i+1:] {
+		if e.At.Sub(claim.At) > d {
+			break
+		}
+		if e.Event == p2pnode.HistVerdict && e.Node == claim.Node && e.Target == claim.Target && e.Verdict.Actionable() {
+			return true
+		}
+	}
+	return false
 }
 
 // healthyNotAccused: a verdict that somebody may act on, or that counts for the
