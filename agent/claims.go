@@ -325,7 +325,8 @@ func (c *core) lapse(w *watch) {
 
 // turn is when it is this node's turn to send somebody, and how. Agents go by
 // rank, 150 ms apart; after two silent ranks a node may make one, and where
-// there are none at all, at once.
+// there are none at all, at once. Who knows no way lets those go first who
+// may know one.
 func (c *core) turn(w *watch) (time.Time, func()) {
 	if c.cfg.Observe() || c.ownInFlight() >= ownMissions {
 		return time.Time{}, nil
@@ -337,7 +338,7 @@ func (c *core) turn(w *watch) (time.Time, func()) {
 		}
 	}
 	first := w.base
-	if len(agents) > 0 {
+	if len(agents) > 0 || c.costTo(c.self, w.target) == farAway {
 		first = first.Add(silentRanks * rankStep)
 	}
 	rank := slices.Index(c.spawners(w), c.self)

@@ -207,6 +207,39 @@ func TestTwentyAgentsAtOnce(t *testing.T) {
 	}
 }
 
+// Where no agent is known, whoever is nearest makes one at once. Who knows no way, as a
+// node that has just started, waits until those who may know one were silent, and then
+// goes as well.
+func TestWhoKnowsNoWayLetsOthersGoFirst(t *testing.T) {
+	for name, neighbours := range map[string]int{"no way": 0, "beside it": 2} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, 1, 3, 2)
+			dead := f.nodes[f.ids[2]]
+			f.edges[dead.id] = f.edges[dead.id][:neighbours]
+			core := newCore(f.nodes[f.ids[0]].core.cfg, f.now)
+			peers := map[peer.ID]Belief{dead.id: {Verdict: p2pnode.ProcessDead, Life: dead.life}}
+			for _, id := range f.ids[:2] {
+				peers[id] = Belief{Verdict: p2pnode.Alive, Life: f.nodes[id].life}
+			}
+			went := func(after time.Duration, ev event) bool {
+				for _, fx := range core.Step(f.now.Add(after), ev) {
+					if h, ok := fx.(fxHistory); ok && h.Event == p2pnode.HistClaimed {
+						return true
+					}
+				}
+				return false
+			}
+			soon := went(0, evBeliefs{Beliefs{Peers: peers}}) || went(rankStep, evTick{})
+			if soon != (neighbours > 0) {
+				t.Errorf("within a rank's step: somebody sent %v, want %v", soon, neighbours > 0)
+			}
+			if late := (silentRanks + 1) * rankStep; !soon && !went(late, evTick{}) {
+				t.Errorf("nobody sent after %s", late)
+			}
+		})
+	}
+}
+
 // Ranks go by stamps that are old or never came, handoffs come twice, ACKs and
 // answers are lost, so that two hosts hold one agent: no mission is lost, and each
 // failure has one restart.

@@ -90,18 +90,20 @@ func TestEdgeRule(t *testing.T) {
 	}
 	tests := []struct {
 		name  string
+		self  int
 		links []Links
 		want  bool
 	}{
-		{"both say so", []Links{say(0, 1), say(1, 0)}, true},
-		{"the other has no record", []Links{say(0, 1)}, true},
-		{"the far end alone says so", []Links{say(1, 0)}, true},
-		{"the other denies it", []Links{say(0, 1), say(1)}, false},
-		{"self denies it", []Links{say(0), say(1, 0)}, false},
-		{"nobody says so", []Links{say(0), say(1)}, false},
+		{"both say so", 0, []Links{say(0, 1), say(1, 0)}, true},
+		{"the other has no record", 0, []Links{say(0, 1)}, true},
+		{"the far end alone says so", 0, []Links{say(1, 0)}, true},
+		{"the other's record is older than self's link", 0, []Links{say(0, 1), say(1)}, true},
+		{"of two others, one denies it", 2, []Links{say(0, 1), say(1)}, false},
+		{"self denies it", 0, []Links{say(0), say(1, 0)}, false},
+		{"nobody says so", 0, []Links{say(0), say(1)}, false},
 	}
 	for _, tt := range tests {
-		table := Build(id(0), tt.links, nil)
+		table := Build(id(tt.self), tt.links, nil)
 		if _, got := table.Hops(id(0), id(1)); got != tt.want {
 			t.Errorf("%s: edge %v", tt.name, got)
 		}

@@ -47,7 +47,8 @@ type half struct {
 
 // Build makes the table of self. links holds at most one entry per node (of
 // several the last one counts); penalty, which may be nil, prices nodes that are
-// under doubt. A self without links is a table that knows no route.
+// under doubt. A self without links is a table that knows no route. What self says of its
+// own links it sees: they count also where the other end's record is older than the link.
 func Build(self peer.ID, links []Links, penalty map[peer.ID]int) *Table {
 	said := make(map[peer.ID]map[peer.ID]Class, len(links))
 	all := map[peer.ID]bool{self: true}
@@ -95,10 +96,14 @@ func (t *Table) addWord(said map[peer.ID]map[peer.ID]Class, of, to peer.ID, clas
 	other, speaks := said[to]
 	if speaks {
 		back, lists := other[of]
-		if !lists || a > b {
-			return // denied, or counted from the other side
+		switch {
+		case lists && a > b:
+			return // counted from the other side
+		case lists:
+			class = max(class, back)
+		case a != t.self:
+			return // denied
 		}
-		class = max(class, back)
 	}
 	cost := int32(class.Cost())
 	t.adj[a] = append(t.adj[a], half{to: b, cost: cost, class: class})
