@@ -21,7 +21,7 @@ import (
 // back by an agent or not at all.
 const farFallback = "grace: {agent: 60s, node: 60s}\n"
 
-var names = []string{"ash", "birch", "cedar", "elm", "fir", "hazel"}
+var names = []string{"ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine"}
 
 // Ring is a fleet in which everybody has two neighbours.
 type Ring struct {

@@ -33,7 +33,7 @@ var Rows = []Row{
 	{ID: "8", Fault: "packet loss of 5 to 30 %", Promise: "false deaths 0 / 0 / 0 / <= 5 an hour", Runs: []Run{{"./test/sim", "TestLossKillsNobody", ""}}, Wants: "a whole hour of each"},
 	{ID: "9", Fault: "delay, duplicates, reordering, corruption", Promise: "0 false deaths, 0 crashes, corrupted all refused and counted", Runs: []Run{{"./gossip", "Flipped", ""}}, Wants: "delay, duplicates and reordering in a fleet"},
 	{ID: "10", Fault: "a link that flaps", Promise: "0 restarts, <= 12 reports a peer", Runs: []Run{{"./test/sim", "TestLinksFlap", ""}}},
-	{ID: "11", Fault: "a fifth of the nodes stalls in a cycle", Promise: "no healthy node called dead by healthy observers"},
+	{ID: "11", Fault: "a fifth of the nodes stalls in a cycle", Promise: "no healthy node called dead by healthy observers", Runs: []Run{{"./test/ring", "TestAFifthStalls", ""}}, Env: []string{"P2PNODE_ROUNDS=5"}, Wants: "a CPU quota of 2 %"},
 	{ID: "12", Fault: "the whole cluster killed and started", Promise: "one view <= 15 s, no acknowledged report lost", Runs: []Run{{"./test/sim", "TestWholeFleetLosesPower", ""}}, Env: []string{"P2PNODE_SIM_FLEET=50"}},
 	{ID: "13", Fault: "random kills of 30 % every 20 s", Promise: "every service up >= 99 % of its host's time, 0 violations", Runs: []Run{{"./test/chaos", "TestChaos|TestStoryOnThreeOthers", ""}}},
 	{ID: "14", Fault: "services that exit at once, always", Promise: "<= 20 starts in 10 min each", Runs: []Run{{"./exec", "CrashLoop|AnyQueue|TestFiftyCrashing", ""}, {"./test/netlab", "TestCrashLoopKeepsItsBudget", ""}}, Wants: "50 of them beside detection"},
