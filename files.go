@@ -14,6 +14,16 @@ import (
 // maxLinks are as many links as the kernel follows in one path.
 const maxLinks = 40
 
+// ShareOfFiles is how many of this process's descriptors may be held by callers: a
+// quarter of what the system allows it, most at the most. The rest is for its work.
+func ShareOfFiles(most int) int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur/4 >= uint64(most) {
+		return most
+	}
+	return int(limit.Cur / 4)
+}
+
 // OpenRegular opens a regular file for reading. It waits for nobody and takes nothing
 // else: what stands at path may be a FIFO by now. flags may add unix.O_NOFOLLOW.
 func OpenRegular(path string, flags int) (*os.File, fs.FileInfo, error) {

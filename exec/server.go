@@ -23,6 +23,7 @@ type server struct {
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	conns map[*frameConn]struct{}
+	most  int // of conns
 }
 
 // listen opens DIR/run/exec.sock, or goes on with the one that was handed over. The
@@ -35,7 +36,7 @@ func (r *runner) listen(ctx context.Context) (*server, error) {
 		}
 	}
 	l.SetUnlinkOnClose(false)
-	srv := &server{r: r, l: l, conns: map[*frameConn]struct{}{}}
+	srv := &server{r: r, l: l, conns: map[*frameConn]struct{}{}, most: p2pnode.ShareOfFiles(maxClients)}
 	srv.wg.Go(func() { srv.accept(ctx) })
 	return srv, nil
 }
@@ -94,7 +95,7 @@ func (s *server) accept(ctx context.Context) {
 		}
 		c := newFrameConn(raw)
 		s.mu.Lock()
-		full := len(s.conns) >= maxClients
+		full := len(s.conns) >= s.most
 		if !full {
 			s.conns[c] = struct{}{}
 		}

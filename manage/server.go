@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"p2pnode"
@@ -28,13 +29,35 @@ func (a *API) Serve(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("cannot serve the operator: %w", err)
 	}
-	server := &http.Server{Handler: a.audited(a.handler()), ConnContext: withCred, ReadHeaderTimeout: 5 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	callers := &crowd{most: p2pnode.ShareOfFiles(maxCallers)}
+	server := &http.Server{
+		Handler: a.audited(a.handler()), ConnContext: withCred, ConnState: callers.moved, ReadHeaderTimeout: 5 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(ownersOnly{ln}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// crowd closes connections that are one too many: whoever holds them must not take the
+// descriptors that the node works with.
+type crowd struct {
+	most int
+	now  atomic.Int64
+}
+
+func (c *crowd) moved(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		if c.now.Add(1) > int64(c.most) {
+			conn.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		c.now.Add(-1)
+	}
 }
 
 // listenUnix makes the socket name in folder dir anew, mode 0600. The path is
