@@ -35,6 +35,7 @@ const (
 	adoptedPoll   = 250 * time.Millisecond // /proc look at an adopted process: a stop raises no signal for us
 	dyingFor      = time.Second            // a killed exec's lock is waited for
 	diskEvery     = time.Second            // what the disk refused is tried again
+	helloWait     = 5 * time.Second        // until a client has said who it is
 	keeperWait    = 500 * time.Millisecond // how long a starting exec waits for a living keeper
 	retellFor     = time.Minute            // a failure that the last exec mended is told again
 	retellMost    = 8                      // and so many repairs before that one, of one service

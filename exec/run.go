@@ -59,7 +59,8 @@ type runner struct {
 	nodeID     string
 	challenges challenges // for managers' orders
 	reads      reads
-	nodeConn   *session // the connection on which the node process says hello
+	nodeConn   *session      // the connection on which the node process says hello
+	adopted    chan struct{} // closed when it is known what lived on
 	lifeNote   lifeNote
 	upgrade    *p2pnode.Upgrade // the newest one; replaced as a whole
 	over       bool             // shutdown is through
@@ -184,8 +185,9 @@ func newRunner(cfg Config) (*runner, error) {
 	r := &runner{
 		cfg: cfg, state: st, bootID: bootID(), pidNS: pidNamespace(), environ: guarded(os.Environ()), began: time.Now(), supervised: supervised(cfg),
 		audit: NewAuditLog(cfg.Dir), feed: newFeed(), metrics: newMetrics(cfg.Metrics), saves: make(chan saveJob, 64), unsaved: make(chan struct{}, 1), in: make(chan func(), 1024), gone: make(chan struct{}),
-		policy: newPolicy(binary.BigEndian.Uint64(seed[:]), cfg.Grace, cfg.Observe),
-		kids:   map[string]*kid{}, answers: map[uint64]chan p2pnode.RecoverAnswer{}, reloads: map[uint64]ReloadResult{},
+		policy:  newPolicy(binary.BigEndian.Uint64(seed[:]), cfg.Grace, cfg.Observe),
+		adopted: make(chan struct{}),
+		kids:    map[string]*kid{}, answers: map[uint64]chan p2pnode.RecoverAnswer{}, reloads: map[uint64]ReloadResult{},
 	}
 	r.policy.epoch = st.epoch
 	for _, name := range st.names() {
@@ -235,6 +237,7 @@ func (r *runner) run(ctx context.Context) error {
 	r.wg.Go(func() {
 		r.adoptRest(jobs, srv)
 		if r.ask(func() {}) == nil { // what adoption found has been taken in
+			close(r.adopted)
 			if err := init.say("READY=1"); err != nil {
 				r.cfg.Log.Warn().Err(err).Msg("the init does not hear that p2pnode is ready")
 			}

@@ -159,7 +159,7 @@ func (s *server) serve(ctx context.Context, c *frameConn) {
 // hello settles the role of the connection: node and door are the processes that
 // exec started as such; everybody else of the same user, and root, is a CLI.
 func (ss *session) hello() bool {
-	ss.conn.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	ss.conn.conn.SetReadDeadline(time.Now().Add(helloWait))
 	m, _, err := ss.conn.read()
 	ss.conn.conn.SetReadDeadline(time.Time{})
 	var hello helloBody
@@ -186,6 +186,13 @@ func (ss *session) admit(role Role) *p2pnode.Error {
 	name := map[Role]string{RoleNode: p2pnode.SelfNode, RoleDoor: p2pnode.SelfDoor}[role]
 	if role == RoleCLI {
 		return nil
+	}
+	if role == RoleNode { // one that lived on is often back before it is recognised
+		select {
+		case <-ss.r.adopted:
+		case <-ss.ctx.Done():
+		case <-time.After(keeperWait + helloWait):
+		}
 	}
 	ok := false
 	ss.r.ask(func() {

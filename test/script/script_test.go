@@ -99,7 +99,7 @@ func (s *story) commands() map[string]command {
 	verbs := map[string]func(ts *testscript.TestScript, a *actor, args []string){
 		"answers": s.answers, "silent": s.silent, "sigkill": s.kill, "freeze": s.freeze, "thaw": s.thaw,
 		"deadlock": s.deadlock, "same": s.same, "other": s.other, "back": s.back, "copies": s.copies, "gone": s.gone,
-		"sees": s.sees, "route": s.route, "story": s.story, "quotes": s.quotes, "tells": s.tells, "noted": s.noted, "trusts": s.trusts, "audited": s.audited, "document": s.document,
+		"sees": s.sees, "route": s.route, "story": s.story, "quotes": s.quotes, "tells": s.tells, "noted": s.noted, "trusts": s.trusts, "audited": s.audited, "unaudited": s.unaudited, "document": s.document,
 		"configure": s.configure, "signal": s.signal, "state": s.state, "ends": s.ends,
 	}
 	out := map[string]command{"host": s.host, "on": s.on, "judge": s.judge, "exits": s.exits, "exits-on": s.exitsOn}
@@ -407,15 +407,24 @@ func (s *story) trusts(ts *testscript.TestScript, a *actor, _ []string) {
 
 // audited waits for a line of a's audit log that holds all of args.
 func (s *story) audited(ts *testscript.TestScript, a *actor, args []string) {
-	must(ts, 15*time.Second, fmt.Sprintf("the audit log of %s has a line with %q", a.Name, args), func() bool {
-		raw, _ := os.ReadFile(filepath.Join(a.Dir, "audit.log"))
-		for line := range strings.Lines(string(raw)) {
-			if !slices.ContainsFunc(args, func(part string) bool { return !strings.Contains(line, part) }) {
-				return true
-			}
+	must(ts, 15*time.Second, fmt.Sprintf("the audit log of %s has a line with %q", a.Name, args), func() bool { return a.auditLine(args) != "" })
+}
+
+// unaudited wants no such line.
+func (s *story) unaudited(ts *testscript.TestScript, a *actor, args []string) {
+	if line := a.auditLine(args); line != "" {
+		ts.Fatalf("the audit log of %s has %s", a.Name, line)
+	}
+}
+
+func (a *actor) auditLine(parts []string) string {
+	raw, _ := os.ReadFile(filepath.Join(a.Dir, "audit.log"))
+	for line := range strings.Lines(string(raw)) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			return line
 		}
-		return false
-	})
+	}
+	return ""
 }
 
 func (s *story) judge(_ *testscript.TestScript, _ bool, gone []string) {
