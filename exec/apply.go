@@ -140,10 +140,10 @@ func (r *runner) startDone(job startJob, res startResult) {
 	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, progress{}, leftover{}, nil, ""
 	r.metrics.started(res.name, job.eff.by.Kind)
 	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
+	r.watch(k, res.inc)
 	for _, m := range early {
 		r.heard(res.name, m)
 	}
-	r.watch(k, res.inc)
 	r.lookAtChild(res.name) // a stop that came before we knew it raised no second signal
 	if job.old != nil {
 		old, oldInc, pid := job.old, job.eff.old, res.proc.pid
@@ -159,11 +159,17 @@ func (r *runner) startDone(job startJob, res startResult) {
 
 // watch waits for the end of a kid's process, takes its last words, and tells.
 func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
-	p, name, log, group := k.proc, k.spec.Name, k.log, k.id.cgroup
+	p, name, log, group, socket := k.proc, k.spec.Name, k.log, k.id.cgroup, k.notify
 	r.wg.Go(func() {
 		defer p.close()
 		if err := p.wait(); err != nil {
 			return // let go, not dead
+		}
+		if socket != nil && r.leftBehind(name, p, socket) {
+			p.reap()
+			r.mains.CompareAndDelete(p.pid, p)
+			close(p.told)
+			return
 		}
 		exit := r.memory.blame(p.pid, group.blame(inc.N, p.reap()))
 		exit.UptimeMS = ms(p.uptime())

@@ -89,6 +89,17 @@ func part(name string, args []string) {
 		say("STOPPING=1\nEXTEND_TIMEOUT_USEC=10000000")
 		time.Sleep(time.Second)
 		os.Exit(5)
+	case "background": // goes to the background: its child is the service, and names whom else the test wants
+		child := osexec.Command("/proc/self/exe", "part:sleep")
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := child.Start(); err != nil {
+			os.Exit(1)
+		}
+		for _, pid := range args {
+			say("MAINPID=" + pid)
+		}
+		say(fmt.Sprintf("MAINPID=%d\nREADY=1", child.Process.Pid))
+		os.Exit(0)
 	case "ready": // sd_notify: ready, and nothing more
 		sayReady()
 		time.Sleep(time.Hour)

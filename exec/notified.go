@@ -41,7 +41,47 @@ func (r *runner) heard(name string, m notify.Message) {
 		r.metrics.refusedNotify()
 		return
 	}
+	if m.MainPID != 0 && m.MainPID != k.proc.pid && !r.follow(k, m.MainPID) {
+		r.metrics.refusedNotify()
+	}
 	r.step(evNotified{name: name, ready: m.Ready, beat: m.Watchdog, hung: m.WatchdogTrigger, more: m.Extend, text: m.Status})
+}
+
+// follow makes another process of the service its main one, by the service's word
+// (MAINPID=): a program that goes to the background says so before its first process
+// ends. What is no process of this life of the service is refused.
+func (r *runner) follow(k *kid, pid int) bool {
+	name := k.spec.Name
+	s := r.policy.svcs[name]
+	st, err := readStat(pid)
+	if err != nil || s == nil || s.phase != running || pid <= 1 ||
+		st.session != k.proc.pid && !st.descendsFrom(k.proc.pid) && !k.id.cookied(pid, s.inc) {
+		return false
+	}
+	p, ok := watchPID(pid, st.ticks)
+	if !ok {
+		return false
+	}
+	p.ours = st.ppid == os.Getpid()
+	k.proc.behind.Store(true)
+	k.proc, k.progress = p, progress{}
+	r.mains.Store(pid, p)
+	if rec, ok := r.state.get(name); ok {
+		rec.PID, rec.Ticks = p.pid, p.ticks
+		r.remember(rec)
+	}
+	r.keeper.keep(Kept{Service: name, Incarnation: s.inc, PID: p.pid, FIFO: k.log.FIFO(), Pidfd: p.fd})
+	r.step(evMain{name, p.pid})
+	r.watch(k, s.inc)
+	return true
+}
+
+// leftBehind reports whether a main process that has ended had said that another one
+// takes its place. Its word may still be under way.
+func (r *runner) leftBehind(name string, p *process, socket *notify.Socket) bool {
+	socket.Drain(func(m notify.Message) { r.do(func() { r.heard(name, m) }) })
+	r.ask(func() {}) // what was said has been taken in
+	return p.behind.Load()
 }
 
 // speaksFor reports whether the sender is a process of the service. Programs like

@@ -4,6 +4,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,6 +63,41 @@ func programFor(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// A program that goes to the background names its child with its last word. The child
+// is the service then: its first process's end is no failure, its own is; it is adopted,
+// and ends when the service is stopped. Of other processes it names none.
+func TestAServiceGoesToTheBackground(t *testing.T) {
+	spec := service("daemon", "part:background", "1", strconv.Itoa(os.Getpid()))
+	spec.Ready = p2pnode.ReadyNotify
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{spec}, Door: true})
+	for round := range 5 {
+		was := h.await("daemon", p2pnode.StateUp)
+		if st, err := readStat(was.PID); err != nil || st.session != was.PID || was.PID == os.Getpid() {
+			t.Fatalf("its main process is %d (%v): not the child in the background", was.PID, err)
+		}
+		if was.Restarts != round {
+			t.Fatalf("%d restarts after %d kills: the end of its first process counted", was.Restarts, round)
+		}
+		h.killExec()
+		if now := h.await("daemon", p2pnode.StateUp); now.PID != was.PID || now.Restarts != round {
+			t.Fatalf("adopted %d with %d restarts, was %d with %d", now.PID, now.Restarts, was.PID, round)
+		}
+		time.Sleep(freeLife) // or the next one waits
+		kill9(t, was.PID)
+		now := h.awaitNew("daemon", was.PID)
+		if now.LastExit == nil || now.LastExit.Signal != "SIGKILL" {
+			t.Fatalf("it ended by %+v", now.LastExit)
+		}
+	}
+	last := h.await("daemon", p2pnode.StateUp)
+	if _, err := h.c.Stop(t.Context(), "daemon", VerbOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if alive(last.PID) {
+		t.Errorf("%d lives after the stop", last.PID)
+	}
 }
 
 // An abstract name is reached by everybody: a stranger is not heard.

@@ -197,6 +197,10 @@ func (p *policy) step(now time.Time, ev event) []effect {
 		p.ended(now, ev)
 	case evFrozen:
 		p.frozen(now, ev)
+	case evMain:
+		if s := p.svcs[ev.name]; s != nil {
+			s.pid = ev.pid
+		}
 	case evThawed:
 		p.thawed(now, ev)
 	case evChecked:

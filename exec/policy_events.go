@@ -59,6 +59,11 @@ type (
 		inc  p2pnode.Incarnation
 	}
 	evThawed  struct{ name string }
+	// evMain: another process of the same life is the main one now.
+	evMain struct {
+		name string
+		pid  int
+	}
 	evChecked struct {
 		name    string
 		inc     p2pnode.Incarnation
@@ -206,6 +211,7 @@ func (evStartFailed) event() {}
 func (evEnded) event()       {}
 func (evFrozen) event()      {}
 func (evThawed) event()      {}
+func (evMain) event()        {}
 func (evChecked) event()     {}
 func (evNotified) event()    {}
 func (evLooked) event()      {}

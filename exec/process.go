@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,7 +19,8 @@ type process struct {
 	fd    *os.File
 	ours  bool // our child: exit status and stops come from waitid
 
-	told chan struct{} // closed when its end, with its last words, was handed on
+	told   chan struct{} // closed when its end, with its last words, was handed on
+	behind atomic.Bool   // another one is the main process now: its end is nobody's business
 }
 
 // newProcess wraps a pidfd, which it takes over.
@@ -93,21 +95,18 @@ func (p *process) wait() error {
 	return rc.Read(func(fd uintptr) bool { return readable(int(fd)) })
 }
 
-// reap takes the exit status: from waitid for our child, from the pidfd itself
-// or /proc for an adopted process, else unknown.
+// reap takes the exit status: from waitid for our child, also one that became it when
+// its parent ended, from the pidfd itself or /proc for an adopted process, else unknown.
 func (p *process) reap() p2pnode.Exit {
 	exit := p2pnode.Exit{Unknown: true}
 	p.control(func(fd int) error {
-		if p.ours {
-			var info unix.Siginfo
-			var used unix.Rusage
-			err := waitidFD(fd, &info, unix.WEXITED|unix.WNOHANG, &used)
-			if err == nil && info.Signo != 0 {
-				exit = exitOf(&info)
-				exit.MaxRSS = used.Maxrss << 10
-				exit.UserMS, exit.SystemMS = ms(time.Duration(used.Utime.Nano())), ms(time.Duration(used.Stime.Nano()))
-				return nil
-			}
+		var info unix.Siginfo
+		var used unix.Rusage
+		if err := waitidFD(fd, &info, unix.WEXITED|unix.WNOHANG, &used); err == nil && info.Signo != 0 {
+			exit = exitOf(&info)
+			exit.MaxRSS = used.Maxrss << 10
+			exit.UserMS, exit.SystemMS = ms(time.Duration(used.Utime.Nano())), ms(time.Duration(used.Stime.Nano()))
+			return nil
 		}
 		exit = p.keptExit(fd)
 		return nil

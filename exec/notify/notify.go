@@ -113,22 +113,26 @@ func (s *Socket) Run(ctx context.Context, hear func(Message)) error {
 		)
 		err := raw.Read(func(fd uintptr) bool {
 			s.mu.Lock()
-			defer s.mu.Unlock()
 			var again bool
-			m, ok, again = receive(int(fd))
+			if m, ok, again = receive(int(fd)); again {
+				s.mu.Unlock()
+			}
 			return !again
 		})
+		if err == nil {
+			if ok && ctx.Err() == nil {
+				hear(m)
+			}
+			s.mu.Unlock() // not before: who drains afterwards comes after it
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return err
+		if errors.Is(err, net.ErrClosed) {
+			return nil
 		}
-		if ok {
-			hear(m)
+		if err != nil {
+			return err
 		}
 	}
 }
