@@ -100,6 +100,11 @@ func part(name string, args []string) {
 		}
 		say(fmt.Sprintf("MAINPID=%d\nREADY=1", child.Process.Pid))
 		os.Exit(0)
+	case "late": // sd_notify: asks for ten seconds, is ready after two
+		say("EXTEND_TIMEOUT_USEC=10000000")
+		time.Sleep(2 * time.Second)
+		sayReady()
+		time.Sleep(time.Hour)
 	case "ready": // sd_notify: ready, and nothing more
 		sayReady()
 		time.Sleep(time.Hour)

@@ -161,6 +161,28 @@ func TestACookieIsNoPass(t *testing.T) {
 	}
 }
 
+// A service that is to say when it is ready and does not, within start_within, hangs in
+// its start and is started anew. One that asks for more time gets it, and owes nothing
+// more once it is ready.
+func TestAStartHasAnEnd(t *testing.T) {
+	silent, late := service("silent", "part:sleep"), service("late", "part:late")
+	for _, s := range []*p2pnode.ServiceSpec{&silent, &late} {
+		s.Ready, s.StartWithin = p2pnode.ReadyNotify, 700*time.Millisecond
+	}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{silent, late}})
+	pid := 0
+	eventually(t, "it runs", func() bool { pid = h.status("silent").PID; return pid != 0 })
+	acted := h.actedOn("silent")
+	if e := acted(); e.Class != p2pnode.ClassHung || e.PID == pid {
+		t.Errorf("it was restarted for %q", e.Class)
+	}
+	was := h.await("late", p2pnode.StateUp)
+	time.Sleep(time.Second) // longer than a start may take
+	if now := h.status("late"); now.State != p2pnode.StateUp || now.PID != was.PID || now.Restarts != 0 {
+		t.Errorf("it had asked for more time, and is %+v", now)
+	}
+}
+
 // Who waits for a service that is not ready hears what it has not done.
 func TestNotReadySaysWhy(t *testing.T) {
 	silent, failing := service("silent", "part:sleep"), service("failing", "part:sleep")

@@ -58,7 +58,7 @@ type (
 		name string
 		inc  p2pnode.Incarnation
 	}
-	evThawed  struct{ name string }
+	evThawed struct{ name string }
 	// evMain: another process of the same life is the main one now.
 	evMain struct {
 		name string

@@ -60,7 +60,17 @@ func (p *policy) armHealth(now time.Time, s *svc) {
 		if s.adopted {
 			s.health.beatBy = now.Add(2 * s.spec.Watchdog)
 		}
+	} else if s.spec.Ready == p2pnode.ReadyNotify && !s.adopted {
+		s.health.beatBy = now.Add(s.spec.StartWithin) // until its one word
 	}
+}
+
+// silence is how long a service that owes a word may say nothing.
+func (s *svc) silence() time.Duration {
+	if s.spec.Watchdog > 0 {
+		return s.spec.Watchdog
+	}
+	return s.spec.StartWithin
 }
 
 // ready: the process works; what waits for it may start.
@@ -205,17 +215,17 @@ func (p *policy) notified(now time.Time, ev evNotified) {
 	if ev.text != "" {
 		s.says = ev.text
 	}
-	if s.spec.Watchdog > 0 {
-		switch {
-		case ev.hung:
-			p.hang(now, s, p2pnode.ClassHung, "it says that it hangs", false)
-			return
-		case ev.beat || ev.ready:
-			h.beatBy, h.granted = now.Add(s.spec.Watchdog), false
-		}
-		if ev.more > 0 {
-			h.beatBy = later(h.beatBy, now.Add(ev.more))
-		}
+	switch {
+	case ev.hung && s.spec.Watchdog > 0:
+		p.hang(now, s, p2pnode.ClassHung, "it says that it hangs", false)
+		return
+	case s.spec.Watchdog > 0 && (ev.beat || ev.ready):
+		h.beatBy, h.granted = now.Add(s.spec.Watchdog), false
+	case ev.ready:
+		h.beatBy = time.Time{} // nothing more is owed
+	}
+	if ev.more > 0 && !h.beatBy.IsZero() {
+		h.beatBy = later(h.beatBy, now.Add(ev.more))
 	}
 	if ev.ready && s.spec.Ready == p2pnode.ReadyNotify {
 		p.ready(now, s)
@@ -240,15 +250,15 @@ func (p *policy) watchdogs(now time.Time, late time.Duration) {
 			continue
 		}
 		if s.state == p2pnode.StateFrozen || s.failure != nil {
-			h.beatBy = now.Add(s.spec.Watchdog)
+			h.beatBy = now.Add(s.silence())
 			continue
 		}
 		missed = append(missed, s)
 	}
 	for _, s := range missed {
 		h := &s.health
-		if !h.granted && (late > s.spec.Watchdog/4 || len(missed) > 1) {
-			h.granted, h.beatBy = true, now.Add(s.spec.Watchdog)
+		if !h.granted && (late > s.silence()/4 || len(missed) > 1) {
+			h.granted, h.beatBy = true, now.Add(s.silence())
 			continue
 		}
 		h.draining = true
@@ -277,7 +287,7 @@ func (p *policy) looked(now time.Time, ev evLooked) {
 	if !due(now, h.beatBy) || s.state == p2pnode.StateFrozen {
 		return
 	}
-	h.beatBy = now.Add(s.spec.Watchdog)
+	h.beatBy = now.Add(s.silence())
 	if ev.held {
 		return // it could not beat: that is no failure of its own
 	}
@@ -314,7 +324,7 @@ func (p *policy) thawed(now time.Time, ev evThawed) {
 	h := &s.health
 	h.frozenTill, h.looking, h.failing, h.lastGood = time.Time{}, false, 0, now
 	if !h.beatBy.IsZero() {
-		h.beatBy = now.Add(s.spec.Watchdog)
+		h.beatBy = now.Add(s.silence())
 	}
 	if s.failure != nil && s.failure.class == p2pnode.ClassFrozen {
 		s.failure, s.probeAt = nil, time.Time{}

@@ -136,7 +136,7 @@ func serviceSchema() schema {
 		"after":          listOf("started once these are ready", true),
 		"replicas":       number("so many of it: web.1, web.2 ...; {i} in its texts is the number", 1, 256),
 		"start":          choice("start: manual waits for p2pnode start", "auto", "manual"),
-		"start_within":   span("no failed check counts before this or the first success (60s)"),
+		"start_within":   span("no failed check counts before this or the first success; with ready: notify the longest start (60s)"),
 		"restart":        choice("when it is started again", "always", "on-failure", "no"),
 		"recover":        choice("who restarts it: an agent, this host's exec at once, or nobody", "agent", "local", "off"),
 		"ready":          choice("what makes it ready", "check", "notify", "started"),
