@@ -54,6 +54,10 @@ func (w *World) looks() (n int) {
 	return n
 }
 
+// flap is for how long a link is there, and then gone. In step with the heartbeats, one
+// a second, it might never fall on any.
+const flap = 1030 * time.Millisecond
+
 // Row 10: for ten minutes one link, and then the only way to a whole host, is there
 // for a second and gone for a second. Nothing is restarted, and few words are made
 // about it.
@@ -73,9 +77,9 @@ func TestLinksFlap(t *testing.T) {
 				before, flaps := w.looks(), 0
 				for began := time.Now(); time.Since(began) < 10*time.Minute; flaps++ {
 					w.Net.Cut(addrs(flaky), addrs(others))
-					time.Sleep(time.Second)
+					time.Sleep(flap)
 					w.Net.Heal(addrs(flaky), addrs(others))
-					time.Sleep(time.Second)
+					time.Sleep(flap)
 				}
 				looks := w.looks() - before
 				w.Must(30*time.Second, "one view again", w.OneView)

@@ -1,0 +1,140 @@
+package exec
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"p2pnode"
+)
+
+// bound is a limit on what all processes of a service use together, which a group of
+// cgroup v1 or v2 holds.
+type bound struct {
+	controller string // of the kernel; the key under limits: is the same
+	v1, v2     []setting
+}
+
+// setting is a file of a group and what is written there.
+type setting struct{ file, value string }
+
+// groupRoot is where the controllers of cgroup v1 are mounted, alone or on a hybrid host
+// beside a v2 tree that has none.
+const groupRoot = "/sys/fs/cgroup"
+
+// quotaPeriod is the time in which a share of the CPU may be used up, in microseconds:
+// the kernel's own choice.
+const quotaPeriod = 100_000
+
+// boundsOf are the limits that only a group can hold.
+func boundsOf(l p2pnode.Limits) (out []bound) {
+	if l.PIDs != nil {
+		most := []setting{{"pids.max", orUnlimited(*l.PIDs, "max", 1)}}
+		out = append(out, bound{"pids", most, most})
+	}
+	if l.CPU != nil {
+		period := strconv.Itoa(quotaPeriod)
+		out = append(out, bound{
+			"cpu",
+			[]setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", orUnlimited(*l.CPU, "-1", quotaPeriod/1000)}},
+			[]setting{{"cpu.max", orUnlimited(*l.CPU, "max", quotaPeriod/1000) + " " + period}},
+		})
+	}
+	return out
+}
+
+func orUnlimited(n uint64, unlimited string, times uint64) string {
+	if n == p2pnode.Unlimited {
+		return unlimited
+	}
+	return strconv.FormatUint(n*times, 10)
+}
+
+// confine makes a group that holds b for incarnation n. It returns the file by which a
+// process joins it, "" where the group that the child is born in does it; ok is false
+// where this host has no such group to give.
+func (id identity) confine(n uint64, b bound) (join string, ok bool) {
+	if born := id.cgroup.path(n); born != "" {
+		os.WriteFile(filepath.Join(filepath.Dir(born), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
+		if os.MkdirAll(born, 0o755) == nil && set(born, b.v2) {
+			return "", true
+		}
+	}
+	dir := filepath.Join(id.groups(b.controller), id.service+"@"+strconv.FormatUint(n, 10))
+	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err != nil || os.MkdirAll(dir, 0o755) != nil {
+		return "", false
+	}
+	return filepath.Join(dir, "cgroup.procs"), set(dir, b.v1)
+}
+
+func set(group string, to []setting) bool {
+	for _, s := range to {
+		if os.WriteFile(filepath.Join(group, s.file), []byte(s.value), 0) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// holdGroups finds out what holds l's limits on all of the service: groups of its own,
+// or, for the number of a user's processes, what the kernel counts of that user. A limit
+// that nothing holds is no limit: the service is not started without it.
+func (l *launch) holdGroups(id identity, n uint64) error {
+	wanted := boundsOf(l.limits)
+	if len(wanted) > 0 {
+		id.removeGroups()
+	}
+	for _, b := range wanted {
+		join, ok := id.confine(n, b)
+		switch {
+		case !ok && b.controller == "pids" && l.uid != 0:
+			continue // RLIMIT_NPROC
+		case !ok && b.controller == "pids":
+			return &cannotRun{startMissing, "limits: pids: no cgroup of this host holds it, and of root the kernel counts no processes: say user:, or take it out"}
+		case !ok:
+			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (that wants root, and the controller): take it out", b.controller)}
+		case join != "":
+			l.join = append(l.join, join)
+		}
+		switch b.controller {
+		case "pids":
+			l.limits.PIDs = nil
+		case "cpu":
+			l.limits.CPU = nil
+		}
+	}
+	return nil
+}
+
+// groups is the folder of this data folder's groups in a v1 hierarchy.
+func (id identity) groups(controller string) string {
+	own := "/"
+	raw, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && slices.Contains(strings.Split(f[1], ","), controller) {
+			own = f[2]
+		}
+	}
+	return filepath.Join(groupRoot, controller, own, "p2pnode-"+id.folder)
+}
+
+// removeGroups takes away the service's groups, and their folders with the last of
+// them. What was killed a moment ago may still be in one: it is waited for, a tenth
+// of a second at most.
+func (id identity) removeGroups() {
+	for _, controller := range []string{"pids", "cpu"} {
+		base := id.groups(controller)
+		dirs, _ := filepath.Glob(filepath.Join(base, id.service+"@*"))
+		for try := 0; len(dirs) > 0 && try < 20; try++ {
+			dirs = slices.DeleteFunc(dirs, func(dir string) bool { return os.Remove(dir) == nil })
+			if len(dirs) > 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+		os.Remove(base) // fails, as it should, while others have theirs
+	}
+}

@@ -1,0 +1,49 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"p2pnode"
+	"p2pnode/test/need"
+)
+
+// A fork bomb stays within its number, its neighbour does not notice, and nothing
+// of its groups is left when exec has ended.
+func TestAForkBombIsBounded(t *testing.T) {
+	need.Root(t, "a cgroup with the pids controller is wanted")
+	bomb := p2pnode.ServiceSpec{Name: "bomb", Command: []string{"/bin/sh", "-c", "while :; do sleep 100000 & done"}, Limits: p2pnode.Limits{PIDs: new(uint64(12))}}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{bomb, service("web", "part:sleep")}})
+	eventually(t, "it has all that it may have", func() bool {
+		raw, _ := os.ReadFile(filepath.Join(logDir(h.dir), "bomb.log"))
+		return strings.Contains(strings.ToLower(string(raw)), "fork") || h.status("bomb").State == p2pnode.StateMissing
+	})
+	if s := h.status("bomb"); s.State == p2pnode.StateMissing && strings.Contains(s.Why, "no cgroup of this host") {
+		t.Skip("SKIPPED: " + s.Why)
+	}
+	for range 20 {
+		if n := copiesOf(h, "bomb"); n > 12 {
+			t.Fatalf("%d processes, 12 are allowed", n)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if s := h.await("web", p2pnode.StateUp); s.Restarts != 0 {
+		t.Errorf("its neighbour: %+v", s)
+	}
+	if err := h.c.Shutdown(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	eventually(t, "nothing of it is left", func() bool { return copiesOf(h, "bomb") == 0 })
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := identity{service: "bomb", folder: st.identity()}.groups("pids")
+	if _, err := os.Stat(groups); err == nil {
+		t.Errorf("%s is left behind", groups)
+	}
+}
