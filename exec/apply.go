@@ -343,7 +343,7 @@ func (r *runner) applyForget(name string) {
 			k.notify.Close()
 		}
 		k.id.cgroup.remove()
-		k.id.removePIDGroups()
+		k.id.removeGroups()
 	}
 	delete(r.kids, name)
 	r.remember(record{Service: name, Inc: r.policy.past[name]})

@@ -8,8 +8,45 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/check"
 	"p2pnode/test/need"
 )
+
+// A service that would use two cores and may use a fifth of one uses that, the children
+// that it starts included.
+func TestCPUIsBounded(t *testing.T) {
+	need.Root(t, "a cgroup with the cpu controller is wanted")
+	spin := []string{"/bin/sh", "-c", "while :; do :; done & while :; do :; done"}
+	held := p2pnode.ServiceSpec{Name: "held", Command: spin, Limits: p2pnode.Limits{CPU: new(uint64(200))}}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{held}})
+	eventually(t, "it runs, or cannot", func() bool {
+		s := h.status("held").State
+		return s == p2pnode.StateUp || s == p2pnode.StateMissing
+	})
+	if s := h.status("held"); s.State == p2pnode.StateMissing && strings.Contains(s.Why, "no cgroup of this host") {
+		t.Skip("SKIPPED: " + s.Why)
+	}
+	used := func() time.Duration { return check.CPU(check.Tree(h.status("held").PID)) }
+	before, began := used(), time.Now()
+	time.Sleep(2 * time.Second)
+	if got := float64(used()-before) / float64(time.Since(began)); got > 0.3 || got == 0 {
+		t.Errorf("it used %.2f of a core, 0.2 are allowed", got)
+	}
+	kill9(t, h.status("held").PID)
+	eventually(t, "it is back", func() bool { s := h.status("held"); return s.Restarts == 1 && s.State == p2pnode.StateUp })
+	if err := h.c.Shutdown(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := identity{service: "held", folder: st.identity()}.groups("cpu")
+	if _, err := os.Stat(groups); err == nil {
+		t.Errorf("%s is left behind", groups)
+	}
+}
 
 // A fork bomb stays within its number, its neighbour does not notice, and nothing
 // of its groups is left when exec has ended.

@@ -29,7 +29,7 @@ type launchPlan struct {
 	Limits p2pnode.Limits `json:"limits,omitzero"`
 	OOM    *int           `json:"oom_score,omitempty"`
 	As     *credentials   `json:"as,omitempty"`
-	Join   string         `json:"join,omitempty"` // cgroup.procs of a group that holds its number of processes
+	Join   []string       `json:"join,omitempty"` // cgroup.procs of groups that hold limits on all of the service
 }
 
 // credentials is who a service runs as.
@@ -42,7 +42,9 @@ type credentials struct {
 // launchPipe is the descriptor on which a launcher tells what went wrong.
 const launchPipe = 3
 
-func (l *launch) needsLauncher() bool { return l.limits != p2pnode.Limits{} || l.oom != nil }
+func (l *launch) needsLauncher() bool {
+	return l.limits != p2pnode.Limits{} || l.oom != nil || len(l.join) > 0
+}
 
 // throughLauncher rewrites a fork to go by a launcher and returns what waits for
 // its word.
@@ -107,11 +109,10 @@ func launchAs(args []string) error {
 	}
 	syscall.CloseOnExec(launchPipe)
 	runtime.LockOSThread()
-	if plan.Join != "" {
-		if err := os.WriteFile(plan.Join, []byte("0"), 0); err != nil {
-			return fmt.Errorf("limits: pids: %w", err)
+	for _, group := range plan.Join {
+		if err := os.WriteFile(group, []byte("0"), 0); err != nil {
+			return fmt.Errorf("limits: cannot join %w", err)
 		}
-		plan.Limits.PIDs = nil
 	}
 	for _, limit := range []struct {
 		name  string

@@ -397,7 +397,7 @@ func (r *runner) letGo() {
 			r.remember(record{Service: name, Inc: r.incOf(name)})
 			k.log.Remove()
 			k.id.cgroup.remove()
-			k.id.removePIDGroups()
+			k.id.removeGroups()
 		}
 	}
 	if r.over && !r.policy.shutdown.keep {

@@ -32,7 +32,7 @@ type launch struct {
 	leash  *os.File
 	stdout int // FIFO, opened O_RDWR and blocking
 
-	join     string   // cgroup.procs of the group that holds its number of processes
+	join     []string // cgroup.procs of groups that hold limits on all of the service
 	launcher []string // argv of a launcher, where one is needed
 }
 

@@ -246,7 +246,7 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 		defer group.Close()
 	}
 	l.launcher = r.cfg.LaunchArgv
-	if err := l.holdPIDs(job.id, job.eff.inc.N); err != nil {
+	if err := l.holdGroups(job.id, job.eff.inc.N); err != nil {
 		return nil, err
 	}
 	if len(job.spec.Before) > 0 {

@@ -94,6 +94,8 @@ WatchdogSec=2
 KillSignal=SIGINT
 LimitNOFILE=1024:65536
 LimitCORE=infinity
+TasksMax=4%
+CPUQuota=150%
 Nice=-5
 OOMScoreAdjust=-900
 UMask=0027
@@ -110,7 +112,7 @@ WantedBy=multi-user.target
     group: www
     stop: {timeout: 1m30s, signal: INT}
     watchdog: 2s
-    limits: {nofile: 1024, core: unlimited}
+    limits: {nofile: 1024, core: unlimited, cpu: 1.5}
     nice: -5
     oom_score: -900
     umask: "0027"
@@ -123,7 +125,8 @@ WantedBy=multi-user.target
 11: /etc/default/web may be missing under systemd; here the service waits for it
 16: RestartSec is left out: a first restart is at once, then p2pnode waits longer each time
 20: LimitNOFILE=1024:65536: the first of the two holds for both
-25: PrivateTmp is left out
+22: TasksMax=4% is left out
+27: PrivateTmp is left out
 `},
 		{"variables, forking, a template", "x@.service", "[Service]\nType=forking\nPIDFile=/run/x.pid\nExecStart=/usr/bin/x -p ${PORT} %i\nRestart=on-abort\n", `
   x:

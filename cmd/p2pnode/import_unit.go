@@ -64,7 +64,7 @@ type unitReader struct {
 var unitTexts = map[string]string{"User": "user", "Group": "group"}
 
 // unitLimits are settings that are keys of limits:.
-var unitLimits = map[string]string{"LimitNOFILE": "nofile", "LimitCORE": "core", "LimitDATA": "memory"}
+var unitLimits = map[string]string{"LimitNOFILE": "nofile", "LimitCORE": "core", "LimitDATA": "memory", "TasksMax": "pids", "CPUQuota": "cpu"}
 
 // silent are settings that say nothing which a p2pnode.yaml could say, or that
 // p2pnode does by itself.
@@ -287,9 +287,13 @@ func (u *unitReader) limit(k setting, key string) {
 		u.note(k.line, "%s=%s: the first of the two holds for both", k.key, k.value)
 	}
 	value := strings.ToUpper(soft)
+	percent, ok := strings.CutSuffix(value, "%")
+	share, err := strconv.ParseFloat(percent, 64)
 	if value == "INFINITY" {
 		value = "unlimited"
-	} else if !regexp.MustCompile(`^[0-9]{1,15}[KMGT]?$`).MatchString(value) || key == "nofile" && value[len(value)-1] > '9' {
+	} else if key == "cpu" && ok && err == nil && share >= 1 {
+		value = strconv.FormatFloat(share/100, 'f', -1, 64)
+	} else if key == "cpu" || !regexp.MustCompile(`^[0-9]{1,15}[KMGT]?$`).MatchString(value) || (key == "nofile" || key == "pids") && value[len(value)-1] > '9' {
 		u.note(k.line, "%s=%s is left out", k.key, k.value)
 		return
 	}

@@ -50,7 +50,23 @@ func (r *reader) limits(n *yaml.Node, where string, l *p2pnode.Limits) {
 		"core":   r.amount(where+": limits: core", &l.Core, true),
 		"memory": r.amount(where+": limits: memory", &l.Memory, true),
 		"pids":   r.amount(where+": limits: pids", &l.PIDs, false),
+		"cpu":    r.cores(where+": limits: cpu", &l.CPU),
 	})
+}
+
+// cores accepts a number of cores, 0.01 and more, or unlimited.
+func (r *reader) cores(what string, into **uint64) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		v, err := strconv.ParseFloat(n.Value, 64)
+		switch {
+		case n.Kind == yaml.ScalarNode && n.Value == "unlimited":
+			*into = new(uint64(p2pnode.Unlimited))
+		case n.Kind != yaml.ScalarNode || err != nil || !(v >= 0.01 && v <= 1<<16):
+			r.bad(n, "%s is %q, should be cores like 0.5, 0.01 or more, or unlimited", what, n.Value)
+		default:
+			*into = new(uint64(math.Round(v * 1000)))
+		}
+	}
 }
 
 // sizes are the units of an amount of bytes.

@@ -17,12 +17,12 @@ services:
     before: [[./migrate, --once], [./warm]]
     user: www
     group: web
-    limits: {nofile: 4096, core: 0, memory: 1.5G}
+    limits: {nofile: 4096, core: 0, memory: 1.5G, cpu: 0.5}
     umask: 027
     nice: -5
     oom_score: -500
     new_privileges: true
-  one: {shell: x, before: [./migrate, 7], limits: {nofile: unlimited}, env_file: x.env}
+  one: {shell: x, before: [./migrate, 7], limits: {nofile: unlimited, cpu: unlimited}, env_file: x.env}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ services:
 	if len(web.Before) != 2 || !slices.Equal(web.Before[0], []string{"./migrate", "--once"}) || !slices.Equal(one.Before[0], []string{"./migrate", "7"}) {
 		t.Errorf("before %v and %v", web.Before, one.Before)
 	}
-	if web.Group != "web" || *web.Limits.NoFile != 4096 || *web.Limits.Core != 0 || *web.Limits.Memory != 3<<29 || *one.Limits.NoFile != p2pnode.Unlimited {
+	if web.Group != "web" || *web.Limits.NoFile != 4096 || *web.Limits.Core != 0 || *web.Limits.Memory != 3<<29 || *web.Limits.CPU != 500 || *one.Limits.CPU != p2pnode.Unlimited || *one.Limits.NoFile != p2pnode.Unlimited {
 		t.Errorf("%+v", web)
 	}
 	if *web.Umask != 0o27 || web.Nice != -5 || *web.OOM != -500 || !web.Gain {
