@@ -34,32 +34,32 @@ type leftover struct {
 	session being // the dead one, which led it
 }
 
-// adoptDoor finds a living door first: it may hold what the others need.
-func (r *runner) adoptDoor() {
+// adoptDoor finds a living door first: it may hold what the others need. One that is
+// not there is returned, for boot.
+func (r *runner) adoptDoor() (dead []*adoption) {
 	k := r.kids[p2pnode.SelfDoor]
 	if k == nil {
-		return
+		return nil
 	}
 	a := r.findCopy(p2pnode.SelfDoor, nil)
 	a.log = k.log
+	r.goOnWith(&a)
 	if a.found == nil {
-		r.foundDead(&a)
-		k.left = a.left
-		return // one that died meanwhile is simply started
+		return []*adoption{&a}
 	}
 	if r.handed == nil {
 		r.keeper.expect()
 	}
-	r.goOnWith(&a)
 	r.takeOn(&a)
 	r.policy.out = nil
 	r.policy.adopt(time.Now(), *a.found)
 	r.watch(k, a.found.inc)
+	return nil
 }
 
 // adoptRest looks for living copies of everything else, by all evidence, and then
-// lets the policy start what is not there.
-func (r *runner) adoptRest(ctx context.Context, srv *server) {
+// lets the policy start what is not there; seen is what was looked for before.
+func (r *runner) adoptRest(ctx context.Context, srv *server, seen []*adoption) {
 	kept := map[string]Kept{}
 	switch {
 	case r.handed != nil:
@@ -67,7 +67,6 @@ func (r *runner) adoptRest(ctx context.Context, srv *server) {
 	case srv.doorAdopted():
 		kept = r.keeper.waitHeld(ctx, keeperWait)
 	}
-	var seen []*adoption
 	for name, log := range r.known() {
 		if name == p2pnode.SelfDoor {
 			continue
@@ -88,8 +87,16 @@ func (r *runner) adoptRest(ctx context.Context, srv *server) {
 // goOnWith continues the log of a service that lived on or died unseen: what the
 // last exec wrote, what the keeper wrote in its place, what the kernel still holds.
 func (r *runner) goOnWith(a *adoption) {
-	cut := r.cutShort(a)
+	cut, unborn := r.cutShort(a), a.unbornFIFO()
+	if unborn != nil {
+		defer a.takeUnborn(unborn)
+	}
 	if a.found == nil && a.ended == nil && !cut {
+		return
+	}
+	if unborn != nil {
+		a.words = a.log.ExcerptOf(a.rec.Replaced.Log, a.rec.Log) // all of it was read before the intent was written
+		a.tales = a.untold(cut)
 		return
 	}
 	fifo := a.heldFIFO(cut)
@@ -98,11 +105,8 @@ func (r *runner) goOnWith(a *adoption) {
 		path, _ = os.Readlink(procPath(a.proc.pid, "fd/1"))
 		a.rec.Fifo = path
 	}
-	switch {
-	case cut:
+	if cut {
 		a.rec.Log = a.rec.Replaced.Log // the run before is what there is to tell
-	case a.rec.Starting:
-		a.rec.Log = a.log.End() // all that was read by then was of the run before
 	}
 	err := a.log.Adopt(path, fifo, a.rec.Log)
 	switch {
@@ -113,6 +117,24 @@ func (r *runner) goOnWith(a *adoption) {
 		r.degraded.set("log of "+a.name, err)
 	}
 	a.tales = a.untold(cut)
+}
+
+// unbornFIFO is the output of a life that the last exec was about to start, or had
+// started without writing it down, and that is not there; nil where there is none.
+func (a *adoption) unbornFIFO() *os.File {
+	if a.held == nil || a.found != nil || a.ended != nil || !a.rec.Starting || a.held.Incarnation != a.rec.Inc {
+		return nil
+	}
+	fifo := a.held.FIFO
+	a.held = nil
+	return fifo
+}
+
+// takeUnborn adds what such a life printed to the log, as a run of its own: what the
+// keeper wrote down and what the kernel still holds.
+func (a *adoption) takeUnborn(fifo *os.File) {
+	a.log.Adopt("", fifo, a.rec.Log)
+	a.log.Drain()
 }
 
 // heldFIFO is what the keeper holds of the life that there is to go on with, or to

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -100,13 +101,26 @@ func (r *runner) noteWorld(name string, p *process, world string) {
 	}
 }
 
-// handOver gives the keeper its duplicates before the start counts as done: they
-// are in the door's socket then, and survive this process.
+// handOver gives the keeper its duplicates: they are in the door's socket then, and
+// survive this process. Before the fork p is nil and only the FIFO is there to give:
+// what a life prints that ends before exec has written down that it began is kept.
+// The pidfd follows before the start counts as done.
 func (r *runner) handOver(job startJob, p *process) {
 	if job.spec.Name == p2pnode.SelfDoor {
 		return
 	}
-	r.keeper.keep(Kept{Service: job.spec.Name, Incarnation: job.eff.inc, PID: p.pid, FIFO: job.log.FIFO(), Pidfd: p.fd})
+	k := Kept{Service: job.spec.Name, Incarnation: job.eff.inc, FIFO: job.log.FIFO()}
+	if p != nil {
+		k.PID, k.Pidfd = p.pid, p.fd
+	} else {
+		null, err := os.Open(os.DevNull) // in a pidfd's place, beside PID 0
+		if err != nil {
+			return
+		}
+		defer null.Close()
+		k.Pidfd = null
+	}
+	r.keeper.keep(k)
 }
 
 func (r *runner) startDone(job startJob, res startResult) {

@@ -47,6 +47,7 @@ type daemonConfig struct {
 	Old        bool // as if it had started an hour ago
 	NoCgroups  bool // as on a host that grants none
 	SlowSync   bool // of what people want
+	SlowRecord bool // of a process that was forked
 	Deep       bool // in a folder whose name does not fit into a socket's address
 	History    string
 	As         uint32 // not as root but as this user
@@ -210,7 +211,7 @@ const slowSync = 3 * time.Second
 
 // runWith is Run on a host with peculiarities.
 func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
-	if !dc.Old && !dc.NoCgroups && !dc.SlowSync {
+	if !dc.Old && !dc.NoCgroups && !dc.SlowSync && !dc.SlowRecord {
 		return Run(ctx, cfg)
 	}
 	if err := cfg.validate(); err != nil {
@@ -230,6 +231,9 @@ func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
 			time.Sleep(slowSync)
 			return p2pnode.WriteFile(path, data, perm)
 		}
+	}
+	if dc.SlowRecord {
+		r.forked = func(string) { time.Sleep(300 * time.Millisecond) }
 	}
 	if dc.Old {
 		r.began = r.began.Add(-time.Hour)

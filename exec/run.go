@@ -28,6 +28,7 @@ type runner struct {
 	cfg        Config
 	state      *state
 	cgroups    *cgroups
+	forked     func(service string) // called between a fork and its record: a test makes that moment long
 	bootID     string
 	pidNS      string
 	environ    []string
@@ -224,7 +225,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	r.recallDesired()
 	r.recallUpgrade()
-	r.adoptDoor() // before anybody can connect: it is recognised by its process
+	door := r.adoptDoor() // before anybody can connect: it is recognised by its process
 	srv, err := r.listen(jobs)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func (r *runner) run(ctx context.Context) error {
 	init := initOf(os.Environ())
 	r.wg.Go(func() { r.feedInit(jobs, init) })
 	r.wg.Go(func() {
-		r.adoptRest(jobs, srv)
+		r.adoptRest(jobs, srv, door)
 		if r.ask(func() {}) == nil { // what adoption found has been taken in
 			close(r.adopted)
 			if err := init.say("READY=1"); err != nil {

@@ -212,7 +212,7 @@ func blockedText(holders copies) string {
 	return "a copy seems to live: " + who + " has its lock"
 }
 
-// fork writes the intent, makes the FIFO, forks and records the child.
+// fork makes the FIFO, writes the intent, forks and records the child.
 func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File) (*process, error) {
 	rec := record{
 		Service: job.eff.name, Inc: job.eff.inc, Starting: true, BootID: r.bootID, PidNS: r.pidNS,
@@ -225,12 +225,13 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	if job.eff.class != "" {
 		rec.Replaced = &replaced{Target: job.eff.target, Class: job.eff.class, By: job.eff.by, Detected: job.eff.failed, Log: job.log.Mark()}
 	}
-	r.remember(rec)
 	fifo, err := job.log.Begin(job.eff.inc, l.uid, l.gid)
 	if err != nil {
 		return nil, &cannotRun{startBroken, "cannot take its output: " + err.Error()}
 	}
 	rec.Log = job.log.Mark()
+	r.remember(rec)
+	r.handOver(job, nil)
 	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
 	// opened here, apart from exec's own end, so that blocking mode is its own.
 	if l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
@@ -265,6 +266,9 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 			err = &cannotRun{startBroken, err.Error()}
 		}
 		return nil, err
+	}
+	if r.forked != nil {
+		r.forked(job.eff.name)
 	}
 	rec.Starting, rec.PID, rec.Ticks, rec.Fifo, rec.Started = false, p.pid, p.ticks, fifo, time.Now()
 	r.remember(rec)

@@ -328,3 +328,70 @@ func seize(t *testing.T, pid int) (release func()) {
 	}
 	return func() { close(over); <-done }
 }
+
+// A life prints something, kills exec and ends, all before exec has written down that
+// it runs: what it printed is in the log, and in nobody else's story.
+func TestALifeThatWasNeverWrittenDownKeepsItsWords(t *testing.T) {
+	for name, begin := range map[string]func(h *host, pid int){
+		"after a crash":        func(h *host, pid int) { kill9(h.t, pid) },
+		"when a person starts": func(h *host, _ int) { h.c.Restart(h.t.Context(), "web", VerbOptions{NoWait: true}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			calm := filepath.Join(t.TempDir(), "calm")
+			web := service("web")
+			web.Command = []string{"sh", "-c", `if [ -e "$1" ]; then echo "a calm life"; exec sleep 1000; fi; : >"$1"; echo "a short life"; kill -9 $PPID`, "web", calm}
+			if err := os.WriteFile(calm, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{web}, Door: true, SlowRecord: true})
+			was := h.await("web", p2pnode.StateUp)
+			h.await(p2pnode.SelfDoor, p2pnode.StateUp)
+			eventually(t, "it has begun", func() bool { return len(h.log("web")) == 1 })
+			eventually(t, "the door holds what must outlive exec", func() bool { return holdsFIFO(h.status(p2pnode.SelfDoor).PID, "web-") })
+			if err := os.Remove(calm); err != nil {
+				t.Fatal(err)
+			}
+			begin(h, was.PID)
+			h.cmd.Wait()
+			eventually(t, "both lives are over", func() bool { _, err := os.Stat(calm); return err == nil && !alive(was.PID) })
+			h.start()
+			events, err := h.c.Events(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "after a crash" {
+				ev := awaitEvent(t, events, p2pnode.FactActed, "web")
+				if ev.Target != was.Incarnation || ev.Excerpt == nil || !slices.Equal(trimmed(ev.Excerpt.Lines), []string{"a calm life"}) {
+					t.Errorf("%s: %+v, excerpt %+v", was.Incarnation, ev, ev.Excerpt)
+				}
+			}
+			h.awaitNew("web", was.PID)
+			want := []string{"a calm life", "a short life", "a calm life"}
+			eventually(t, "the log has all lives", func() bool { return len(trimmed(h.log("web"))) >= len(want) })
+			if got := trimmed(h.log("web")); !slices.Equal(got, want) {
+				t.Errorf("log %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// The door dies with exec, again and again: that is no way around its budget.
+func TestTheDoorsPastOutlivesExec(t *testing.T) {
+	h := newHost(t, daemonConfig{Door: true})
+	pid := h.await(p2pnode.SelfDoor, p2pnode.StateUp).PID
+	for n := range 2 {
+		h.withoutExec(func() { kill9(t, pid) })
+		now := h.awaitNew(p2pnode.SelfDoor, pid)
+		if now.Restarts != n+1 {
+			t.Errorf("%d restarts after %d", now.Restarts, n+1)
+		}
+		pid = now.PID
+	}
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec, ok := st.get(p2pnode.SelfDoor); !ok || len(rec.Starts) != 3 {
+		t.Errorf("its budget: %v", rec.Starts)
+	}
+}

@@ -283,13 +283,6 @@ func (l *Log) Mark() Mark {
 	return l.began
 }
 
-// End is the place where the files end now.
-func (l *Log) End() Mark {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.file.mark()
-}
-
 // Mend tries again to write to a disk that refused what the service printed.
 func (l *Log) Mend() {
 	l.mu.Lock()

@@ -37,6 +37,7 @@ func (r replica) kill() {
 // who stay never brake, see the new ones alive, and at the end nobody else.
 func TestReplicasWithoutAVolume(t *testing.T) {
 	f := New(t, bin.P2pnode(t))
+	t.Run("first process", f.firstProcesses)
 	f.Start(2)
 	var all []replica
 	for _, name := range []string{"r1", "r2", "r3"} {

@@ -3,7 +3,8 @@
 // deadlocks on request (SIGUSR1: the port stays open, nothing answers, the
 // heartbeat that WATCHDOG_USEC asks for ends). On SIGUSR2 it prints a random word,
 // writes it down beside the ledger (.word) and kills itself. With -child it has a
-// child that keeps its output open and outlives it.
+// child that keeps its output open and outlives it, with -orphans some that nobody
+// waits for.
 //
 // The ledger is a lock too, held for life: a copy that starts while another one
 // lives adds a third word, "second", to its line.
@@ -21,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -35,12 +37,35 @@ func main() {
 	say := flag.String("say", "", "line to print at the start")
 	count := flag.Duration("count", 0, "print a numbered line this often")
 	child := flag.Bool("child", false, "leave the output open in a child that sleeps for a minute")
+	bye := flag.String("bye", "", "on SIGTERM or SIGINT add a line to this file, the name of the ledger and that of the signal, and exit with 0")
+	deaf := flag.Bool("deaf", false, "ignore SIGTERM and SIGINT")
+	orphans := flag.Int("orphans", 0, "leave so many children of ended children behind, which end a moment later")
 	work := flag.Duration("work", 0, "CPU time that each answer takes")
 	lives := flag.Duration("lives", 0, "exit after this long, with a code made of the incarnation: N%250+1")
 	flag.Parse()
 	if *child {
 		if err := leaveOpen(); err != nil {
 			fmt.Fprintln(os.Stderr, "victim:", err)
+			os.Exit(1)
+		}
+	}
+	if *deaf {
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+	}
+	if *bye != "" {
+		go leave(*bye, filepath.Base(*ledger))
+	}
+	if flag.Arg(0) == "parent" {
+		orphan()
+		return
+	}
+	if flag.Arg(0) == "orphan" {
+		time.Sleep(100 * time.Millisecond)
+		return
+	}
+	for range *orphans {
+		if out, err := exec.Command("/proc/self/exe", "parent").CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "victim: %v %s\n", err, out)
 			os.Exit(1)
 		}
 	}
@@ -55,6 +80,26 @@ func main() {
 	}
 	fmt.Fprintln(os.Stderr, "victim:", serve(*port, *ledger, *say, *work))
 	os.Exit(1)
+}
+
+// orphan starts a child that outlives this process, for a moment.
+func orphan() {
+	if err := exec.Command("/proc/self/exe", "orphan").Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// leave ends this process in order, and says in a file which signal told it to.
+func leave(path, name string) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT)
+	s := <-told
+	if f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+		fmt.Fprintln(f, name, s)
+		f.Close()
+	}
+	os.Exit(0)
 }
 
 // counting prints a line for each tick, without a gap.
