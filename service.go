@@ -36,8 +36,18 @@ type ServiceSpec struct {
 	StopSignal  string        `json:"stop_signal"`        // "TERM"
 	StopTimeout time.Duration `json:"stop_timeout"`       // then the tree is killed
 	Check       *Check        `json:"check,omitempty"`
-	LogFile     string        `json:"log_file,omitempty"`
+	Log         LogMode       `json:"log,omitempty"`      // where its output goes
+	LogFile     string        `json:"log_file,omitempty"` // where the program logs by itself, or with LogFile its output goes
 }
+
+// LogMode is where the output of a service goes; "" is LogCapture.
+type LogMode string
+
+// Where output goes.
+const (
+	LogCapture LogMode = "capture" // exec reads it: bounded, rotated, in memory too
+	LogFile    LogMode = "file"    // straight to a file; p2pnode only reads its end
+)
 
 // Limits bound what a service may use; a nil one is not set. NoFile, Core and
 // Memory hold for each of its processes.

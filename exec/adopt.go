@@ -103,12 +103,18 @@ func (r *runner) goOnWith(a *adoption) {
 	path := a.rec.Fifo
 	if path == "" && a.proc != nil { // the record is lost: the process itself says where it writes
 		path, _ = os.Readlink(procPath(a.proc.pid, "fd/1"))
+		if k := r.kids[a.name]; k != nil && path == outputOf(k.spec, r.cfg.Dir) {
+			path = "" // log: file
+		}
 		a.rec.Fifo = path
 	}
 	if cut {
 		a.rec.Log = a.rec.Replaced.Log // the run before is what there is to tell
 	}
-	err := a.log.Adopt(path, fifo, a.rec.Log)
+	var err error
+	if path != "" || fifo != nil || a.proc == nil {
+		err = a.log.Adopt(path, fifo, a.rec.Log)
+	}
 	switch {
 	case a.found == nil:
 		a.log.Drain()

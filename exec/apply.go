@@ -72,6 +72,7 @@ func (r *runner) applyStart(e effStart) {
 		return
 	}
 	k.spec = r.policy.svcs[e.name].spec
+	r.degraded.set(e.name, r.attend(k)) // a reload may have changed it
 	job := startJob{eff: e, spec: k.spec, id: k.id, old: k.proc, left: k.left, untold: k.untold, log: k.log, last: k.last, cleaned: k.cleaned}
 	if k.notify != nil {
 		job.notify = k.notify.Path()

@@ -184,6 +184,13 @@ func daemonPart(raw string, more []string) {
 		Dir: dc.Dir, NodeName: "host", Services: dc.Services, Grace: dc.Grace, ShutdownTimeout: 4 * time.Second, Supervised: "no",
 		LaunchArgv: []string{"/proc/self/exe", "part:launch"}, History: history, Log: zerolog.New(os.Stderr).Level(zerolog.WarnLevel),
 	}
+	cfg.Load = func() (l Loaded, err error) { // what the test has put there
+		raw, err := os.ReadFile(filepath.Join(dc.Dir, "reload.json"))
+		if err == nil {
+			err = json.Unmarshal(raw, &l.Services)
+		}
+		return l, err
+	}
 	if dc.Guard {
 		cfg.SelfArgv = []string{"exec", "part:daemon", raw}
 	}
@@ -482,6 +489,21 @@ func newHost(t *testing.T, dc daemonConfig) *host {
 	h.start()
 	t.Cleanup(h.stop)
 	return h
+}
+
+// reload gives the daemon other services.
+func (h *host) reload(services ...p2pnode.ServiceSpec) {
+	h.t.Helper()
+	raw, err := json.Marshal(services)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(h.dir, "reload.json"), raw, 0o600)
+	}
+	if err == nil {
+		_, err = h.c.Reload(h.t.Context(), false)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 func (h *host) start() {

@@ -60,7 +60,7 @@ func (p *policy) armHealth(now time.Time, s *svc) {
 		if s.adopted {
 			s.health.beatBy = now.Add(2 * s.spec.Watchdog)
 		}
-	} else if s.spec.Ready == p2pnode.ReadyNotify && !s.adopted {
+	} else if s.spec.Ready == p2pnode.ReadyNotify && !s.adopted && s.readyAt.IsZero() {
 		s.health.beatBy = now.Add(s.spec.StartWithin) // until its one word
 	}
 }

@@ -27,7 +27,7 @@ func sameSpec(a, b p2pnode.ServiceSpec) bool {
 func sameProcess(a, b p2pnode.ServiceSpec) bool {
 	visible := func(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 		return p2pnode.ServiceSpec{
-			Command: s.Command, Cwd: s.Cwd, Env: s.Env, EnvFile: s.EnvFile, User: s.User, Group: s.Group, LogFile: s.LogFile,
+			Command: s.Command, Cwd: s.Cwd, Env: s.Env, EnvFile: s.EnvFile, User: s.User, Group: s.Group, Log: s.Log, LogFile: s.LogFile,
 			Limits: s.Limits, Umask: s.Umask, Nice: s.Nice, OOM: s.OOM, Gain: s.Gain,
 			Watchdog: s.Watchdog, Ready: s.Ready,
 		}

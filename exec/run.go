@@ -294,7 +294,7 @@ func (r *runner) equip(spec p2pnode.ServiceSpec) error {
 	spec = normalised(spec)
 	k := &kid{spec: spec, id: r.identityOf(spec.Name)}
 	var err error
-	cfg := logs.Config{RunDir: runDir(r.cfg.Dir), LogDir: logDir(r.cfg.Dir), Service: spec.Name, File: spec.LogFile, Log: r.cfg.Log}
+	cfg := logs.Config{RunDir: runDir(r.cfg.Dir), LogDir: logDir(r.cfg.Dir), Service: spec.Name, Log: r.cfg.Log}
 	cfg.Refused = func(err error) { r.disk("log of "+spec.Name, err) }
 	cfg.Echo = r.cfg.Echo
 	if spec.Name[0] == '@' {
@@ -303,15 +303,35 @@ func (r *runner) equip(spec p2pnode.ServiceSpec) error {
 	if k.log, err = logs.Open(cfg); err != nil {
 		return &p2pnode.Error{Code: "log-folder", Text: "cannot keep the log of " + quoted(spec.Name) + ": " + err.Error(), Fix: "check the owner of " + logDir(r.cfg.Dir)}
 	}
-	if spec.Name[0] != '@' && (spec.Ready == p2pnode.ReadyNotify || spec.Watchdog > 0) {
-		if k.notify, err = notify.Listen(r.notifyPath(spec)); err != nil {
-			return &p2pnode.Error{Code: "notify-socket", Text: "cannot listen for " + quoted(spec.Name) + ": " + err.Error()}
-		}
-		r.wg.Go(func() {
-			k.notify.Run(r.jobs, func(m notify.Message) { r.do(func() { r.heard(spec.Name, m) }) })
-		})
+	if err := r.attend(k); err != nil {
+		return err
 	}
 	r.kids[spec.Name] = k
+	return nil
+}
+
+// attend makes what k's log follows, and where k is heard, what its spec says by now.
+func (r *runner) attend(k *kid) error {
+	k.log.Follow(outputOf(k.spec, r.cfg.Dir))
+	path := ""
+	if k.spec.Name[0] != '@' && (k.spec.Ready == p2pnode.ReadyNotify || k.spec.Watchdog > 0) {
+		path = r.notifyPath(k.spec)
+	}
+	if k.notify != nil && k.notify.Path() != path {
+		k.notify.Close()
+		k.notify = nil
+	}
+	if k.notify != nil || path == "" {
+		return nil
+	}
+	socket, err := notify.Listen(path)
+	if err != nil {
+		return &p2pnode.Error{Code: "notify-socket", Text: "cannot listen for " + quoted(k.spec.Name) + ": " + err.Error()}
+	}
+	k.notify = socket
+	r.wg.Go(func() {
+		socket.Run(r.jobs, func(m notify.Message) { r.do(func() { r.heard(k.spec.Name, m) }) })
+	})
 	return nil
 }
 

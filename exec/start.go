@@ -234,7 +234,12 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	r.handOver(job, nil)
 	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
 	// opened here, apart from exec's own end, so that blocking mode is its own.
-	if l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+	if job.spec.Log == p2pnode.LogFile {
+		l.stdout, err = openOutput(outputOf(job.spec, r.cfg.Dir), l, job.spec.LogFile == "")
+	} else {
+		l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
 		return nil, &cannotRun{startBroken, "cannot open its output: " + err.Error()}
 	}
 	defer unix.Close(l.stdout)

@@ -188,6 +188,7 @@ services:
     # hang_dump: false                                # a hung Go program prints its stacks (SIGQUIT) before it is killed
     # stop: {signal: TERM, timeout: 10s}
     # log_file: /var/log/web.log                      # where the program logs by itself
+    # log: file                                       # its output goes there too, or to logs/web.out (default: capture)
 `
 
 func (a *app) configInit(file *string) *cobra.Command {

@@ -144,7 +144,8 @@ func serviceSchema() schema {
 		"watchdog":       span("it says sd_notify WATCHDOG=1 at least this often"),
 		"stop_grace":     span("a SIGSTOP that lasts longer is a failure (5s)"),
 		"stop":           object("how it is asked to end", schema{"signal": choice("first this signal", stopSignals...), "timeout": span("then it is killed (10s)")}),
-		"log_file":       typed("string", "where the program logs by itself, besides stdout and stderr"),
+		"log":            choice("where its output goes: read, bounded and rotated by p2pnode (the default), or straight to log_file", "capture", "file"),
+		"log_file":       typed("string", "where the program logs by itself, besides stdout and stderr; with log: file where its output goes (default logs/SVC.out in the data folder)"),
 		"check":          checkSchema(),
 	})
 	out["oneOf"] = []schema{{"required": []string{"command"}}, {"required": []string{"shell"}}}

@@ -97,10 +97,11 @@ func tailRunes(s string, n int) string {
 
 // ownFile is the end of the file that the program itself logs to.
 func (l *Log) ownFile() []string {
-	if l.cfg.File == "" {
+	path := l.followed()
+	if path == "" {
 		return nil
 	}
-	data := tail(l.cfg.File, 2*excerptBytes)
+	data := tail(path, 2*excerptBytes)
 	if len(data) == 0 {
 		return nil
 	}

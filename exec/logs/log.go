@@ -22,7 +22,6 @@ type Config struct {
 	LogDir  string    // SVC.log, SVC.log.1, SVC.away
 	Service string    // names the files
 	Echo    io.Writer // a copy of the output, for a container's stdout; may be nil
-	File    string    // log_file: where the program logs by itself; its end joins excerpts, and who follows the log is told of it
 	Log     zerolog.Logger
 	// Refused is told when the disk refuses what the service printed, and again, with
 	// nil, when it takes it; nil is fine. It must not block.
@@ -35,6 +34,7 @@ type Log struct {
 	file *rotating
 
 	mu      sync.Mutex
+	follows string // a file that the program writes by itself
 	ring    ring
 	flood   flood
 	fifo    *os.File
@@ -54,6 +54,20 @@ func Open(cfg Config) (*Log, error) {
 	l.flood.rate, l.flood.last = maxRate, floodTail
 	l.ring.run(time.Now())
 	return l, nil
+}
+
+// Follow names a file that the program writes by itself (log_file:), "" for none: its
+// end joins excerpts, and who follows the log is told of it.
+func (l *Log) Follow(path string) {
+	l.mu.Lock()
+	l.follows = path
+	l.mu.Unlock()
+}
+
+func (l *Log) followed() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.follows
 }
 
 // Begin makes a fresh FIFO for incarnation inc, owned by uid and gid with mode

@@ -362,7 +362,8 @@ func TestOwnFileAndEcho(t *testing.T) {
 		t.Fatal(err)
 	}
 	var echo bytes.Buffer
-	l := open(t, func(c *Config) { c.File, c.Echo = own, &echo })
+	l := open(t, func(c *Config) { c.Echo = &echo })
+	l.Follow(own)
 	sh(t, begin(t, l, 1), "echo hello")
 	l.Close()
 	if got := l.Excerpt().Lines; !slices.Equal(got, []string{"hello", "from its own file"}) || echo.String() != "hello\n" {

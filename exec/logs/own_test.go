@@ -27,7 +27,8 @@ func TestOwnFileIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := open(t, func(c *Config) { c.File = path })
+	l := open(t)
+	l.Follow(path)
 	fifo := begin(t, l, 1)
 	put("past 1\npast 2\npast 3\n")
 	if got := lines(t, l, 2, time.Time{}); !slices.Equal(got, []string{"past 2", "past 3"}) {

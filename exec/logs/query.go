@@ -29,19 +29,20 @@ func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, em
 	if since.IsZero() && n > len(lines) {
 		files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
 	}
+	ownPath := l.follows
 	l.mu.Unlock()
 	var looks <-chan time.Time
 	var file *own
-	if l.cfg.File != "" {
+	if ownPath != "" {
 		if follow {
-			file = followOwn(l.cfg.File)
+			file = followOwn(ownPath)
 			defer file.end()
 			tick := time.NewTicker(ownEvery)
 			defer tick.Stop()
 			looks = tick.C
 		}
 		if since.IsZero() {
-			for _, text := range pastOwn(l.cfg.File, n) {
+			for _, text := range pastOwn(ownPath, n) {
 				if !emit(time.Time{}, text) {
 					return nil
 				}

@@ -1,0 +1,124 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"p2pnode"
+	"p2pnode/test/need"
+)
+
+// With log: file the output goes straight to a file, which nobody reads on its way: it is
+// complete with exec dead, its end is in the excerpt and in the log, and it makes room at
+// a start.
+func TestOutputGoesToAFile(t *testing.T) {
+	spec := p2pnode.ServiceSpec{Name: "web", Log: p2pnode.LogFile, Command: []string{"/bin/sh", "-c", "echo one; while :; do echo more; sleep 0.02; done"}}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{spec}, Door: true})
+	path := filepath.Join(logDir(h.dir), "web.out")
+	was := h.await("web", p2pnode.StateUp)
+	if to, err := os.Readlink(procPath(was.PID, "fd/1")); err != nil || to != path {
+		t.Fatalf("it writes to %s (%v), not to %s", to, err, path)
+	}
+	lines := func() int { raw, _ := os.ReadFile(path); return strings.Count(string(raw), "more\n") }
+	h.withoutExec(func() {
+		before := lines()
+		eventually(t, "it writes on with exec dead", func() bool { return lines() > before+5 })
+	})
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID {
+		t.Fatalf("%d was not adopted, now %d", was.PID, now.PID)
+	}
+	if !slices.Contains(h.log("web"), "one") {
+		t.Errorf("its log does not show what it wrote: %q", h.log("web"))
+	}
+	acted := h.actedOn("web")
+	time.Sleep(freeLife)
+	kill9(t, was.PID)
+	if e := acted(); e.Excerpt == nil || !slices.Contains(e.Excerpt.Lines, "more") {
+		t.Errorf("its last words are not in the excerpt: %+v", e.Excerpt)
+	}
+	if err := os.Truncate(path, maxOutput); err != nil {
+		t.Fatal(err)
+	}
+	now := h.await("web", p2pnode.StateUp)
+	time.Sleep(freeLife)
+	kill9(t, now.PID)
+	h.awaitNew("web", now.PID)
+	old, err := os.Stat(path + ".1")
+	if fresh, errNow := os.Stat(path); err != nil || errNow != nil || old.Size() < maxOutput || fresh.Size() >= maxOutput {
+		t.Errorf("it made no room: %v %v, %v %v", old, err, fresh, errNow)
+	}
+}
+
+// A file that the service's user may not write is none that he writes through exec, by
+// whatever link; one of his own is his.
+func TestOutputIsTheUsersOwn(t *testing.T) {
+	need.Root(t, "files of two users are wanted")
+	dir := t.TempDir()
+	for d := dir; d != "/"; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&1 == 0 {
+			os.Chmod(d, info.Mode().Perm()|0o711)
+		}
+	}
+	his, secret := filepath.Join(dir, "his"), filepath.Join(dir, "secret")
+	if err := os.Mkdir(his, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = 65534
+	if err := os.Chown(his, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	l := launch{uid: nobody, gid: nobody}
+	link := filepath.Join(his, "link")
+	if err := os.Symlink(secret, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{link, secret} {
+		if fd, err := openOutput(path, l, false); err == nil {
+			t.Errorf("%s was opened for a stranger: %d", path, fd)
+		}
+	}
+	own := filepath.Join(his, "own.log")
+	fd, err := openOutput(own, l, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.NewFile(uintptr(fd), own).Close()
+	if info, err := os.Stat(own); err != nil || info.Sys().(*syscall.Stat_t).Uid != nobody {
+		t.Errorf("%s is not his: %v", own, err)
+	}
+	if _, err := os.ReadFile(secret); err != nil {
+		t.Errorf("this thread is still somebody else: %v", err)
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openOutput(fifo, launch{uid: os.Getuid()}, false); err == nil {
+		t.Error("a FIFO was taken for a file")
+	}
+}
+
+// What a reload says of where a service is heard and where its output goes holds from its
+// next start on.
+func TestAReloadMovesTheEars(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:ready")}})
+	was := h.await("web", p2pnode.StateUp)
+	heard := service("web", "part:ready")
+	heard.Ready, heard.StartWithin, heard.Log = p2pnode.ReadyNotify, 10*time.Second, p2pnode.LogFile
+	h.reload(heard)
+	now := h.awaitNew("web", was.PID)
+	if now.StatusText != "serving" {
+		t.Errorf("it says %q of itself", now.StatusText)
+	}
+	if to, _ := os.Readlink(procPath(now.PID, "fd/1")); !strings.HasSuffix(to, "web.out") {
+		t.Errorf("its output goes to %s", to)
+	}
+}
