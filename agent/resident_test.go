@@ -156,6 +156,9 @@ func TestExecAloneIsReported(t *testing.T) {
 	op := newHost(t, false)
 	op.step(0, evExec{p2pnode.ExecEvent{Event: p2pnode.FactActed, At: op.now, Service: "web", Target: "7-1", New: "7-2", By: p2pnode.By{Kind: p2pnode.ByOperator}}})
 	op.phases()
+	late := newHost(t, false) // it had failed, and nobody here had heard of that
+	late.step(0, evExec{p2pnode.ExecEvent{Event: p2pnode.FactActed, At: late.now, Service: "web", Target: "7-1", New: "7-2", By: p2pnode.By{Kind: p2pnode.ByOperator}, Class: p2pnode.ClassExited}})
+	late.phases(p2pnode.PhaseActed)
 }
 
 // Exec itself was killed, and killed again: each has a story of its own, also when

@@ -15,6 +15,7 @@ import (
 
 	"p2pnode"
 	kept "p2pnode/exec"
+	"p2pnode/manage"
 	"p2pnode/test/history"
 	"p2pnode/test/host"
 )
@@ -50,7 +51,7 @@ func TestKills(t *testing.T) {
 	before := h.pids("steady")
 	scan := watchCopies(ledgers)
 
-	rng := dice(t)
+	rng, began := dice(t), time.Now()
 	orders := permutations(p2pnode.SelfExec, p2pnode.SelfDoor, p2pnode.SelfNode)
 	kills := 0
 	for round := 0; kills < rounds(t, 60); round++ {
@@ -72,14 +73,18 @@ func TestKills(t *testing.T) {
 		}
 	}
 	after := h.pids("steady")
+	same, lines, lost := 0, 0, 0
 	for name, pid := range before {
 		if after[name] != pid {
 			t.Errorf("%s: pid %d, then %d", name, pid, after[name])
+		} else {
+			same++
 		}
 		if n, second := starts(t, filepath.Join(dir, name)); n != 1 || second != 0 {
 			t.Errorf("%s: %d starts, %d of them second copies", name, n, second)
 		}
-		if gaps, count := h.gaps(name); len(gaps) > 0 {
+		gaps, count := h.gaps(name)
+		if lines, lost = lines+count, lost+len(gaps); len(gaps) > 0 {
 			t.Errorf("%s: %d lines, %d gaps: %q", name, count, len(gaps), gaps[:min(len(gaps), 5)])
 		}
 	}
@@ -92,8 +97,52 @@ func TestKills(t *testing.T) {
 	if most > 1 {
 		t.Errorf("%d copies at once", most)
 	}
-	t.Logf("%d kills, %d looks at %d services, at most %d copies", kills, looks, len(ledgers), most)
+	t.Logf("%d kills in %d s, %d looks at %d services, at most %d copies, %d of %d pids kept, %d of %d lines lost",
+		kills, int(time.Since(began).Seconds()), looks, len(ledgers), most, same, len(before), lost, lines)
+	h.tellStored()
 	h.Fleet.Judge(history.Options{})
+}
+
+// tellStored adds to the histories the reports that the node process has in its store
+// and had no time to write a line about before it was killed.
+func (h *Host) tellStored() {
+	h.T.Helper()
+	written, err := history.ReadFiles(h.Fleet.HistoryFile("*"))
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, e := range written {
+		known[e.Report] = true
+	}
+	stored, err := p2pnode.OpenHistory(h.Fleet.HistoryFile("stored"), h.Name, "node")
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	defer stored.Close()
+	ctx := h.Fleet.Within(10 * time.Second)
+	c, err := manage.Dial(ctx, h.Dir)
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	defer c.Close()
+	doc, err := c.Reports(ctx)
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	n := 0
+	for _, r := range doc.Reports {
+		id := fmt.Sprintf("%s/%s/%d", r.Origin, r.Epoch, r.Seq)
+		if known[id] {
+			continue
+		}
+		n++
+		stored.Record(p2pnode.HistoryEvent{
+			At: r.At, Event: p2pnode.HistReport, Report: id, Phase: r.Phase, Incident: r.Incident, Target: h.Name,
+			Service: r.Service, Class: r.Class, By: r.By, Old: r.Old, New: r.New, Agent: r.Agent,
+		})
+	}
+	h.T.Logf("%d reports are in the store, %d of them without a line of history", len(doc.Reports), n)
 }
 
 // dice are random; SEED=N throws them again.
