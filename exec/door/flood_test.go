@@ -1,6 +1,8 @@
 package door
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -12,11 +14,59 @@ import (
 
 	"p2pnode"
 	"p2pnode/exec"
+	"p2pnode/test/score"
 )
 
+// A member's handshake at a byte a second is ended after the time that a handshake
+// has, and counted, beside others that are answered.
+func TestSlowHandshakesEnd(t *testing.T) {
+	f := newFleet(t)
+	m, b := f.member("a", p2pnode.RoleWorker), f.member("b", p2pnode.RoleWorker)
+	s := m.serve()
+	var slow sync.WaitGroup
+	for range maxConns - 1 {
+		slow.Go(func() {
+			if err := b.greetSlowly(t.Context(), m.addr); err == nil {
+				t.Error("a handshake at a byte a second came to its end")
+			}
+		})
+	}
+	eventually(t, "all are in", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == maxConns-1 })
+	if _, err := b.knocker().Status(t.Context(), m.addr, m.peer().ID); err != nil {
+		t.Errorf("a member is kept out: %v", err)
+	}
+	slow.Wait()
+	eventually(t, "each is counted", func() bool { return s.count.get("handshake-slow") == maxConns-1 })
+	eventually(t, "and gone", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 0 })
+}
+
+// trickle is a connection on which a byte a second is written.
+type trickle struct{ net.Conn }
+
+func (c trickle) Write(b []byte) (n int, err error) {
+	for i := range b {
+		if _, err := c.Conn.Write(b[i : i+1]); err != nil {
+			return i, err
+		}
+		time.Sleep(time.Second)
+	}
+	return len(b), nil
+}
+
+// greetSlowly is a whole handshake with the member's papers, a byte a second.
+func (m *member) greetSlowly(ctx context.Context, addr string) error {
+	raw, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	return tls.Client(trickle{raw}, config(m.chain, m.key, func([][]byte) error { return nil })).HandshakeContext(ctx)
+}
+
 // Thousands of strangers open connections to the door and say nothing, some say a
-// byte now and then: a member is answered all the while, exec does not notice, and
-// the door has no more open than its limit. A door that is killed is back at once.
+// byte now and then, and members prove themselves at a byte a second: another member
+// is answered all the while, exec does not notice, and the door has no more open than
+// its limit. A door that is killed is back at once.
 func TestAFloodAtTheDoor(t *testing.T) {
 	f := newFleet(t)
 	a, b := f.member("a", p2pnode.RoleWorker), f.member("b", p2pnode.RoleWorker)
@@ -55,6 +105,16 @@ func TestAFloodAtTheDoor(t *testing.T) {
 		}
 		<-stop
 	}()
+	var slow sync.WaitGroup
+	for range 8 {
+		slow.Go(func() {
+			for range 2 {
+				if b.greetSlowly(t.Context(), a.addr) == nil {
+					t.Error("a handshake at a byte a second came to its end")
+				}
+			}
+		})
+	}
 	most, asked, unanswered := 0, 0, 0
 	for began := time.Now(); time.Since(began) < 20*time.Second && (opened.Load() < int64(strangers())*9/10 || asked < 50); asked++ {
 		ans, err := k.Recover(t.Context(), a.addr, want, p2pnode.RecoverRequest{Op: fmt.Sprint("flood ", asked), Target: "web", Expected: web.Incarnation})
@@ -79,9 +139,11 @@ func TestAFloodAtTheDoor(t *testing.T) {
 	if now := a.awaitWeb(c); now.PID != web.PID {
 		t.Errorf("web has pid %d, had %d", now.PID, web.PID)
 	}
+	slow.Wait() // each was ended
 	close(stop)
 	<-ended
 
+	began := time.Now()
 	if err := syscall.Kill(door, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +152,14 @@ func TestAFloodAtTheDoor(t *testing.T) {
 		_, err := k.Status(t.Context(), a.addr, want)
 		return err == nil && now != door && now != 0
 	})
+	took := time.Since(began)
+	score.Record(t, score.Figure{
+		Row: "20", How: "the door killed, until it answers a member again", Text: score.Millis(took), N: 1,
+		Chance: "1 kill after a flood", Where: "one host", Kept: took < 5*time.Second,
+	})
+	if took > 10*time.Second {
+		t.Errorf("the door was back after %v", took)
+	}
 }
 
 // A member with a valid certificate asks a thousand times for what needs no help or
