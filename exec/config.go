@@ -68,6 +68,7 @@ type Loaded struct {
 	Services []p2pnode.ServiceSpec
 	Grace    p2pnode.Grace
 	Observe  bool
+	Later    []string // settings that are others now and hold from p2pnode's next start
 	// Applied is called once what was read holds; nil asks for nothing.
 	Applied func()
 }

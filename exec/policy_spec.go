@@ -7,13 +7,14 @@ import (
 	"p2pnode"
 )
 
-// ReloadResult is what a reload did, or would do: names of services.
+// ReloadResult is what a reload did, or would do: names of services, and settings.
 type ReloadResult struct {
 	Added   []string `json:"added,omitempty"`   // declared now
 	Removed []string `json:"removed,omitempty"` // no longer declared: stopped
 	Changed []string `json:"changed,omitempty"` // their process would look different: restarted
 	Updated []string `json:"updated,omitempty"` // only rules about them changed: not touched
 	Kept    []string `json:"kept,omitempty"`    // as before
+	Later   []string `json:"later,omitempty"`   // settings that are others now and hold from p2pnode's next start
 }
 
 // sameSpec compares by what is declared.

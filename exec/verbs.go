@@ -213,6 +213,7 @@ func (ss *session) reload(raw json.RawMessage) (any, error) {
 		res = ss.r.reloads[id]
 		delete(ss.r.reloads, id)
 	})
+	res.Later = loaded.Later
 	if err == nil && !b.DryRun && loaded.Applied != nil {
 		loaded.Applied()
 	}

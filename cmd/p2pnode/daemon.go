@@ -83,6 +83,7 @@ type daemonStart struct {
 	o     *options
 	flags *pflag.FlagSet
 	again bool
+	began map[string]string    // what the settings said
 	extra *p2pnode.ServiceSpec // of `run`
 	verb  []string             // argv that leads to this start again: before and
 	tail  []string             // after the flags
@@ -106,6 +107,7 @@ func (a *app) runExec(s daemonStart, asked *bool) error {
 	if err := o.resolve(s.flags); err != nil {
 		return err
 	}
+	s.began = o.said(s.flags)
 	services, err := s.services(o)
 	if err != nil || a.trial {
 		return err
@@ -213,11 +215,32 @@ func (s daemonStart) load(dir string, log zerolog.Logger) (exec.Loaded, error) {
 	if from := s.o.sources["observe"]; from == "flag" || from == "environment" {
 		fresh.Observe = s.o.Observe
 	}
-	return exec.Loaded{Services: services, Grace: fresh.Grace, Observe: fresh.Observe, Applied: func() {
+	return exec.Loaded{Services: services, Grace: fresh.Grace, Observe: fresh.Observe, Later: s.later(fresh, flags), Applied: func() {
 		if err := notify.Save(dir, fresh.Notify); err != nil {
 			log.Warn().Err(err).Msg("notify: the sinks are as they were")
 		}
 	}}, nil
+}
+
+// later names the settings of the file that a reload does not apply and that are others
+// than those with which p2pnode was started.
+func (s daemonStart) later(fresh *options, flags *pflag.FlagSet) (out []string) {
+	now := fresh.said(flags)
+	for _, name := range sortedKeys(now) {
+		from := s.o.sources[name]
+		if was, ok := s.began[name]; ok && was != now[name] && name != "observe" && from != "flag" && from != "environment" {
+			out = append(out, fileKey(name))
+		}
+	}
+	return out
+}
+
+// said are the settings as they were given, by the name of their flag.
+func (o *options) said(flags *pflag.FlagSet) map[string]string {
+	out := map[string]string{"shutdown_timeout": o.ShutdownTimeout.String()}
+	flags.VisitAll(func(f *pflag.Flag) { out[f.Name] = f.Value.String() })
+	out["label"] = fmt.Sprint(o.Label) // in the order of the keys
+	return out
 }
 
 // roleFlags tells door and node what holds, flag by flag: nothing is read twice,

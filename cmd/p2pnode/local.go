@@ -291,9 +291,10 @@ func (a *app) reloadCommand() *cobra.Command {
 					Changed []string `json:"changed"`
 					Updated []string `json:"updated"`
 					Kept    []string `json:"kept"`
-				}{p2pnode.Schema("reload"), dry, some(got.Added), some(got.Removed), some(got.Changed), some(got.Updated), some(got.Kept)}
+					Later   []string `json:"later"`
+				}{p2pnode.Schema("reload"), dry, some(got.Added), some(got.Removed), some(got.Changed), some(got.Updated), some(got.Kept), some(got.Later)}
 				return a.show(view{doc: doc, names: slices.Concat(got.Added, got.Removed, got.Changed, got.Updated), print: func(p *printer) {
-					if len(got.Added)+len(got.Removed)+len(got.Changed)+len(got.Updated) == 0 {
+					if len(got.Added)+len(got.Removed)+len(got.Changed)+len(got.Updated)+len(got.Later) == 0 {
 						p.line("nothing changed")
 					}
 					p.fact("added", "%s", strings.Join(got.Added, ", "))
@@ -301,6 +302,9 @@ func (a *app) reloadCommand() *cobra.Command {
 					p.fact("restarted", "%s", strings.Join(got.Changed, ", "))
 					p.fact("updated", "%s", strings.Join(got.Updated, ", "))
 					p.fact("stays", "%s", strings.Join(got.Kept, ", "))
+					if len(got.Later) > 0 {
+						p.fact("not yet", "%s: when p2pnode is started anew (services live on: p2pnode shutdown --keep-services)", strings.Join(got.Later, ", "))
+					}
 				}})
 			})
 		},
