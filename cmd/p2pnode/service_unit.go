@@ -29,9 +29,10 @@ WatchdogSec=30
 # exec stops its children itself, in order. When exec alone is killed its services,
 # the door and the node process must live on: the next exec adopts them.
 KillMode=process
-# Exit 0 was meant: p2pnode shutdown. 75: another p2pnode took over.
+# Exit 0 was meant: p2pnode shutdown. 75, another p2pnode took over, is no failure:
+# no unit is failed over a daemon that lives.
 Restart=on-failure
-RestartPreventExitStatus=75
+SuccessExitStatus=75
 RestartSec=100ms
 # Longer than shutdown_timeout (8 s): that one ends in order, this one does not.
 TimeoutStopSec=15
