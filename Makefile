@@ -99,10 +99,6 @@ kills: build ## exec, door and node process killed 1000 times at all moments, 20
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=1000 $(GO) test -v -count=1 -timeout 60m -run '^TestKills$$' ./test/keep
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=200 $(GO) test -v -count=1 -timeout 60m -run LastWords ./test/keep
 
-.PHONY: throttled
-throttled: build ## services at a tenth and a hundredth of a core, with clients, beside a deadlocked one (root, cgroups)
-	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_QUOTAS=1 $(GO) test -v -count=1 -timeout 5m -run Throttled ./test/keep
-
 CHAOS := P2PNODE_BIN=$(CURDIR)/$(BIN) $(GO) test -v -count=1
 
 # What `skew` runs beside this tree: the last release, or, before the first one, a

@@ -71,30 +71,40 @@ func clearEmpty(parent, ours string) {
 }
 
 // ownCgroup is this process's path in the v2 hierarchy.
-func ownCgroup() string { return cgroupOf("self") }
+func ownCgroup() string { return groupsOf("self").v2 }
 
-// cgroupOf is the path of a process in the v2 hierarchy.
-func cgroupOf(pid string) string {
-	raw, err := os.ReadFile("/proc/" + pid + "/cgroup")
-	if err != nil {
-		return "/"
-	}
-	for line := range strings.Lines(string(raw)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return path
+// groups are the paths of a process in the hierarchies that exec reads: "/" in v2
+// where that is not told, "" in the CPU controller of v1 where there is none.
+type groups struct{ v2, cpu string }
+
+func groupsOf(pid string) groups {
+	raw, _ := os.ReadFile("/proc/" + pid + "/cgroup")
+	return parseGroups(string(raw))
+}
+
+// parseGroups reads lines of ID:CONTROLLERS:PATH; the path may hold colons.
+func parseGroups(raw string) groups {
+	g := groups{v2: "/"}
+	for line := range strings.Lines(raw) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		switch {
+		case len(f) != 3:
+		case f[0] == "0" && f[1] == "":
+			g.v2 = f[2]
+		case slices.Contains(strings.Split(f[1], ","), "cpu"):
+			g.cpu = f[2]
 		}
 	}
-	return "/"
+	return g
 }
 
 // cgroupRoots are where the v2 hierarchy is mounted, alone or beside v1.
 var cgroupRoots = [...]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
 
-// cgroupFrozen reports whether a freezer of cgroup v2 holds pid.
-func cgroupFrozen(pid int) bool {
-	path := cgroupOf(strconv.Itoa(pid))
+// frozen reports whether a freezer of cgroup v2 holds the group.
+func (g groups) frozen() bool {
 	for _, root := range cgroupRoots {
-		raw, err := os.ReadFile(filepath.Join(root, path, "cgroup.events"))
+		raw, err := os.ReadFile(filepath.Join(root, g.v2, "cgroup.events"))
 		if err == nil {
 			return strings.Contains(string(raw), "frozen 1")
 		}
@@ -105,26 +115,14 @@ func cgroupFrozen(pid int) bool {
 // cpuRoot is where the CPU controller of cgroup v1 is mounted.
 const cpuRoot = "/sys/fs/cgroup/cpu"
 
-// throttles is how often pid's CPU quota has been used up, in its own group or one
-// above it that counts that; 0 where nothing bounds it.
-func throttles(pid int) (sum uint64) {
-	raw, err := os.ReadFile(procPath(pid, "cgroup"))
-	if err != nil {
-		return 0
+// throttles is how often the CPU quota of a process's group, or of one above it that
+// counts that, has been used up; 0 where nothing bounds it.
+func (g groups) throttles() (sum uint64) {
+	for _, root := range cgroupRoots {
+		sum += throttlesOf(root, g.v2)
 	}
-	for line := range strings.Lines(string(raw)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		switch {
-		case f[1] == "" && f[0] == "0":
-			for _, root := range cgroupRoots {
-				sum += throttlesOf(root, f[2])
-			}
-		case slices.Contains(strings.Split(f[1], ","), "cpu"):
-			sum += throttlesOf(cpuRoot, f[2])
-		}
+	if g.cpu != "" {
+		sum += throttlesOf(cpuRoot, g.cpu)
 	}
 	return sum
 }

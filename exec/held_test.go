@@ -19,7 +19,7 @@ import (
 // freezerOf is the switch of the service's own cgroup; "" where it has none.
 func freezerOf(pid int) string {
 	for _, root := range cgroupRoots {
-		path := filepath.Join(root, cgroupOf(strconv.Itoa(pid)), "cgroup.freeze")
+		path := filepath.Join(root, groupsOf(strconv.Itoa(pid)).v2, "cgroup.freeze")
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}

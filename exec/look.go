@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 	"time"
 
 	"p2pnode"
@@ -40,30 +41,37 @@ func (r *runner) applyCheck(e effCheck) {
 // quota that holds for it had been used up by then.
 type progress struct {
 	cpu       time.Duration
-	ran       time.Duration // the same of its living threads, finer; only where there is a quota
+	ran       time.Duration // the same of its living threads, finer; at a close look
+	waits     check.Waiting // its threads that were ready to run; at a close look
 	throttled uint64
 	at        time.Time
 }
 
-func progressOf(pid int) progress {
+// progressOf looks closely, at each thread, if asked to and where there is a quota.
+func progressOf(pid int, closely bool) progress {
 	tree := check.Tree(pid)
-	p := progress{cpu: check.CPU(tree), throttled: throttles(pid), at: time.Now()}
-	if p.throttled > 0 {
-		p.ran = check.Ran(tree)
+	p := progress{cpu: check.CPU(tree), throttled: groupsOf(strconv.Itoa(pid)).throttles(), at: time.Now()}
+	if closely || p.throttled > 0 {
+		p.ran, p.waits = check.Ran(tree)
 	}
 	return p
 }
 
 // since is the share of a core that was used from before to p; 0 if before is not
 // known. What works while its quota is used up counts as busy, however little its
-// quota lets it do; what hangs in a group of others that use theirs up does not work.
+// quota lets it do. So does a thread that was ready to run all the time: Linux takes a
+// whole tick back from a quota of 1 ms, so that one at a hundredth of a core may not
+// run at all for a second, and on a crowded host it is the same without a quota. What
+// hangs in a group of others that use theirs up does neither: the little that it does
+// on a question ends in a sleep.
 func (p progress) since(before progress) float64 {
 	if before.at.IsZero() || !p.at.After(before.at) {
 		return 0
 	}
 	took := p.at.Sub(before.at)
 	used := float64(p.cpu-before.cpu) / float64(took)
-	if p.throttled > before.throttled && float64(p.ran-before.ran)/float64(took) >= quotaProgress {
+	ran := float64(p.ran-before.ran) / float64(took)
+	if p.throttled > before.throttled && ran >= quotaProgress || p.waits.Still(before.waits) {
 		return max(used, busyProgress)
 	}
 	return used
@@ -82,7 +90,7 @@ func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChec
 	slow := time.AfterFunc(c.Timeout/slowAnswer, func() {
 		var l early
 		l.held, l.traced = held(pid)
-		l.progress = progressOf(pid)
+		l.progress = progressOf(pid, true)
 		looked <- l
 	})
 	late, began := make(chan bool, 1), time.Now()
@@ -97,10 +105,11 @@ func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChec
 		if c.Failures > 1 {
 			return ev, progress{}
 		}
-		return ev, progressOf(pid) // the next failure is judged at once: by what came since
+		return ev, progressOf(pid, false) // the next failure is judged at once: by what came since
 	}
+	var l early
 	if wasSlow {
-		l := <-looked
+		l = <-looked
 		ev.skip, ev.traced = l.held, l.traced
 		if last.at.IsZero() {
 			last = l.progress
@@ -109,11 +118,14 @@ func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChec
 	if !ev.skip {
 		ev.skip, ev.traced = held(pid)
 	}
-	now := progressOf(pid)
+	now := progressOf(pid, true)
 	if ev.skip {
 		ev.err, ev.timeout = errHeld, false
 	} else {
 		ev.busy = now.since(last)
+		if now.waits.Still(l.progress.waits) {
+			ev.busy = max(ev.busy, busyProgress)
+		}
 	}
 	return ev, now
 }
@@ -129,7 +141,7 @@ func held(pid int) (held, traced bool) {
 		return false, false
 	}
 	traced = tracerOf(pid) != 0
-	return traced || st.state == 'T' || st.state == 't' || st.state == 'D' || cgroupFrozen(pid), traced
+	return traced || st.state == 'T' || st.state == 't' || st.state == 'D' || groupsOf(strconv.Itoa(pid)).frozen(), traced
 }
 
 // applyDrain reads all heartbeats that are under way, then lets the policy judge.

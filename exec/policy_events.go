@@ -70,7 +70,7 @@ type (
 		err     error
 		timeout bool    // no answer in time, rather than a wrong one
 		late    bool    // our own clock for it was late: the host, or we, stood still
-		busy    float64 // share of one core that the tree used since the last question; busyProgress at least if it was throttled
+		busy    float64 // share of one core that the tree used since the last question; busyProgress at least if it was kept from one
 		skip    bool    // stopped, traced or in D state: does not count
 		traced  bool
 	}

@@ -205,7 +205,7 @@ func gone(t *testing.T, pidFile string) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		fields, err := statFields(pid)
+		fields, err := statFields(fmt.Sprintf("/proc/%d/", pid))
 		if err != nil || fields[0] == "Z" {
 			return
 		}

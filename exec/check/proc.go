@@ -44,7 +44,7 @@ func children(pid int) (out []int) {
 func CPU(pids []int) time.Duration {
 	var ticks int64
 	for _, pid := range pids {
-		fields, err := statFields(pid)
+		fields, err := statFields(fmt.Sprintf("/proc/%d/", pid))
 		if err != nil {
 			continue
 		}
@@ -56,25 +56,58 @@ func CPU(pids []int) time.Duration {
 	return time.Duration(ticks) * clockTick
 }
 
-// Ran is how long the living threads of pids have been on a core, to the nanosecond;
-// 0 where the kernel does not count that.
-func Ran(pids []int) (sum time.Duration) {
+// Waiting are threads that were ready to run at a moment, or ran: to each how often it
+// had gone to sleep by then.
+type Waiting map[int]string
+
+// Still reports whether a thread was ready to run before, is so now, and has not slept
+// in between.
+func (w Waiting) Still(before Waiting) bool {
+	for tid, slept := range w {
+		if was, there := before[tid]; there && was == slept {
+			return true
+		}
+	}
+	return false
+}
+
+// Ran is how long the living threads of pids have been on a core, to the nanosecond
+// (0 where the kernel does not count that), and which of them want one now.
+func Ran(pids []int) (sum time.Duration, w Waiting) {
+	w = Waiting{}
 	for _, pid := range pids {
 		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		for _, t := range tasks {
-			raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
+			dir := fmt.Sprintf("/proc/%d/task/%s/", pid, t.Name())
+			raw, _ := os.ReadFile(dir + "schedstat")
 			ran, _, _ := strings.Cut(string(raw), " ")
 			ns, _ := strconv.ParseInt(ran, 10, 64)
 			sum += time.Duration(ns)
+			tid, _ := strconv.Atoi(t.Name())
+			if slept, ok := ready(dir); ok {
+				w[tid] = slept
+			}
 		}
 	}
-	return sum
+	return sum, w
 }
 
-// statFields are the fields of /proc/PID/stat after the command's name: [0] is
-// the state. The name may hold spaces and parentheses.
-func statFields(pid int) ([]string, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// ready reports whether the thread of dir is on a core or waits for one, and how often
+// it has gone to sleep.
+func ready(dir string) (slept string, ok bool) {
+	if fields, err := statFields(dir); err != nil || fields[0] != "R" {
+		return "", false
+	}
+	raw, err := os.ReadFile(dir + "status")
+	_, rest, ok := strings.Cut(string(raw), "\nvoluntary_ctxt_switches:\t")
+	slept, _, _ = strings.Cut(rest, "\n")
+	return slept, ok && err == nil
+}
+
+// statFields are the fields of the stat file in dir, of a process or a thread, after
+// the command's name: [0] is the state. The name may hold spaces and parentheses.
+func statFields(dir string) ([]string, error) {
+	raw, err := os.ReadFile(dir + "stat")
 	if err != nil {
 		return nil, err
 	}
