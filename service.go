@@ -162,6 +162,8 @@ type ServiceStatus struct {
 	StoppedAt        time.Time         `json:"stopped_at,omitzero"`   // by a person, on purpose
 	StoppedBy        string            `json:"stopped_by,omitempty"`  // his name on this host
 	Usage            *Usage            `json:"usage,omitempty"`
+	LogDropped       uint64            `json:"log_dropped,omitempty"`  // bytes of output that the disk refused, since exec's start
+	LogLeftOut       uint64            `json:"log_left_out,omitempty"` // bytes that were too many in one second for the file
 }
 
 // Usage is what a service's processes use, all together.

@@ -51,6 +51,9 @@ func TestAFloodOfLogsHurtsNobody(t *testing.T) {
 	if kept > 40<<20 {
 		t.Errorf("the log of a flood takes %d bytes", kept)
 	}
+	if got := h.status("flood"); got.LogLeftOut == 0 || got.LogDropped != 0 || h.status("pulse").LogLeftOut != 0 {
+		t.Errorf("%d bytes left out, %d dropped; of pulse %d", got.LogLeftOut, got.LogDropped, h.status("pulse").LogLeftOut)
+	}
 	lines, err := h.c.Logs(t.Context(), LogQuery{Services: []string{"flood"}, Lines: 3})
 	if err != nil {
 		t.Fatal(err)

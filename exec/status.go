@@ -60,6 +60,9 @@ func (r *runner) serviceStatus(s *svc) p2pnode.ServiceStatus {
 	if s.spec.Check != nil {
 		out.Check = s.checkStatus()
 	}
+	if k := r.kids[s.spec.Name]; k != nil {
+		out.LogDropped, out.LogLeftOut = k.log.Dropped(), k.log.LeftOut()
+	}
 	return out
 }
 

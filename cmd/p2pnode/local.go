@@ -153,6 +153,9 @@ func psNote(s p2pnode.ServiceStatus) string {
 	if !s.NextTry.IsZero() && s.State != p2pnode.StateUp {
 		notes = append(notes, "next try in "+short(time.Until(s.NextTry)))
 	}
+	if lost := s.LogDropped + s.LogLeftOut; lost > 0 {
+		notes = append(notes, fmt.Sprintf("%.1f MB of its output are not in its log", max(0.1, float64(lost)/1e6)))
+	}
 	return strings.Join(notes, "; ")
 }
 

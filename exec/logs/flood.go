@@ -2,6 +2,7 @@ package logs
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,7 @@ type flood struct {
 	tail  []byte    // what came after maxRate, in the end its last bytes
 	out   int       // how much of the tail was dropped again
 	timer *time.Timer
-	total uint64 // left out, ever
+	total atomic.Uint64 // left out, ever; read without the lock
 }
 
 // full reports whether the second that goes on has had its share of the file.
@@ -65,7 +66,7 @@ func (f *flood) end() []byte {
 		note = fmt.Appendf(nil, "\n[%d bytes were left out: more than %d in one second]\n", f.out, f.rate)
 	}
 	data := append(note, f.tail...)
-	f.total += uint64(f.out)
+	f.total.Add(uint64(f.out))
 	f.tail, f.out = nil, 0
 	return data
 }
@@ -92,9 +93,7 @@ func (l *Log) endFloodLocked() {
 }
 
 // LeftOut is how many bytes were kept out of the file, since they were too many in
-// one second.
+// one second. It waits for nothing.
 func (l *Log) LeftOut() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.flood.total
+	return l.flood.total.Load()
 }

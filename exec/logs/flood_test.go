@@ -111,7 +111,7 @@ func TestFloodCountsWhatItLeavesOut(t *testing.T) {
 	if !bytes.HasPrefix(got, []byte(note)) || !bytes.Equal(got[len(note):], all[len(all)-floodTail:]) {
 		t.Errorf("got %d bytes, beginning with %.80q", len(got), got)
 	}
-	if f.total != uint64(len(all)-floodTail) || f.end() != nil {
-		t.Errorf("counted %d", f.total)
+	if f.total.Load() != uint64(len(all)-floodTail) || f.end() != nil {
+		t.Errorf("counted %d", f.total.Load())
 	}
 }

@@ -304,12 +304,8 @@ func (l *Log) Mend() {
 	l.file.mend()
 }
 
-// Dropped is how many bytes could not be written to disk.
-func (l *Log) Dropped() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.file.dropped
-}
+// Dropped is how many bytes could not be written to disk. It waits for nothing.
+func (l *Log) Dropped() uint64 { return l.file.dropped.Load() }
 
 // Remove takes the FIFO away, after Close: nobody will go on with it.
 func (l *Log) Remove() {

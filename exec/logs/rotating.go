@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,9 +18,9 @@ type rotating struct {
 	path    string
 	f       *os.File
 	size    int64
-	dropped uint64
-	gap     uint64      // dropped since the disk took something
-	refused func(error) // told of the first refusal, and with nil of its end
+	dropped atomic.Uint64 // read without the lock
+	gap     uint64        // dropped since the disk took something
+	refused func(error)   // told of the first refusal, and with nil of its end
 }
 
 func newRotating(path string, refused func(error)) *rotating {
@@ -105,7 +106,7 @@ func (r *rotating) move(pipe int, buf []byte) ([]byte, error) {
 var errCannotMove = errors.New("cannot move from pipe to file")
 
 func (r *rotating) drop(n int, err error) {
-	r.dropped += uint64(n)
+	r.dropped.Add(uint64(n))
 	if r.gap == 0 {
 		r.refused(err)
 	}
