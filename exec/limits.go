@@ -6,6 +6,7 @@ import "time"
 const (
 	freeLife      = time.Second            // a first life this long is followed by a restart at once
 	lastAnswers   = 3                      // of a failing check that are told
+	firstLife     = 300 * time.Millisecond // with nothing that says ready, a start that somebody waits for is up when it lived this long
 	backoffFirst  = 100 * time.Millisecond // then this, doubled each time
 	backoffMax    = 30 * time.Second
 	clearAfter    = 10 * time.Second // a life that was ready this long clears backoff and failures

@@ -33,7 +33,7 @@ func (p *policy) ended(now time.Time, ev evEnded) {
 		p.stopped(now, s)
 	case s.stays(ev.exit):
 		s.failure = nil
-		p.set(now, s, p2pnode.StateExited, "it ended and its restart policy leaves it so")
+		p.set(now, s, p2pnode.StateExited, phrase(endedBy(ev.exit), "its restart policy leaves it so"))
 		p.emit(effLeftSo{ev.name, ev.inc, ev.exit})
 	default:
 		class := p2pnode.ClassExited
@@ -57,6 +57,12 @@ func (s *svc) stays(exit p2pnode.Exit) bool {
 	default:
 		return false
 	}
+}
+
+// done reports whether s has done its work: it ended well and is left so.
+func (s *svc) done() bool {
+	e := s.lastExit
+	return s.state == p2pnode.StateExited && s.failure == nil && e != nil && e.Code == 0 && e.Signal == "" && !e.Unknown
 }
 
 // stopped: a stop that somebody ordered is through.
@@ -272,14 +278,21 @@ func (s *svc) downBy() string {
 		return s.startSaid
 	case f.exit == nil:
 		return string(f.class)
-	case f.exit.OOM:
+	}
+	return endedBy(*f.exit)
+}
+
+// endedBy is an exit for people.
+func endedBy(e p2pnode.Exit) string {
+	switch {
+	case e.OOM:
 		return "killed: out of memory"
-	case f.exit.Signal != "":
-		return "ended by " + f.exit.Signal
-	case f.exit.Unknown:
+	case e.Signal != "":
+		return "ended by " + e.Signal
+	case e.Unknown:
 		return "ended, nobody saw how"
 	}
-	return "ended: exit " + strconv.Itoa(f.exit.Code)
+	return "ended: exit " + strconv.Itoa(e.Code)
 }
 
 func phrase(cause, more string) string {

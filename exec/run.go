@@ -67,6 +67,7 @@ type runner struct {
 	over       bool             // shutdown is through
 	leaving    error            // ends the loop without touching children
 	reapAt     <-chan time.Time
+	provenAt   <-chan time.Time // somebody waits for a fresh service to have lived a while
 }
 
 // kid is the runner's side of one svc.
@@ -385,6 +386,9 @@ func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 		case <-r.reapAt:
 			r.reapAt = nil
 			r.reapOrphans()
+		case <-r.provenAt:
+			r.provenAt = nil
+			r.wakeWaiters()
 		case <-adopted:
 			r.pollAdopted()
 		case <-stop:

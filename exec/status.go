@@ -225,10 +225,24 @@ func (res VerbResult) but(unsaved error) VerbResult {
 
 // wakeWaiters answers those whose services have settled.
 func (r *runner) wakeWaiters() {
+	now := time.Now()
 	r.waiters = slices.DeleteFunc(r.waiters, func(w *waiter) bool {
 		for _, name := range w.names {
-			if s := r.policy.svcs[name]; s != nil && !w.settled(s) {
+			s := r.policy.svcs[name]
+			if s == nil {
+				continue
+			}
+			if !w.settled(s) {
 				return false
+			}
+			if left := w.proves(now, s); left > 0 {
+				if r.provenAt == nil {
+					r.provenAt = time.After(left)
+				}
+				return false
+			}
+			if k := r.kids[name]; w.verb != verbStop && s.state == p2pnode.StateUp && k.proc != nil && k.proc.dead() {
+				return false // the news of it is under way
 			}
 		}
 		w.done <- r.outcome(w, false)
@@ -264,6 +278,15 @@ func (w *waiter) settled(s *svc) bool {
 	return false
 }
 
+// proves is how much longer a service must live before it is said to be up where
+// nothing but its being there says so: what cannot work mostly ends at once.
+func (w *waiter) proves(now time.Time, s *svc) time.Duration {
+	if w.verb == verbStop || s.state != p2pnode.StateUp || s.spec.Ready != p2pnode.ReadyStarted || s.self() || s.adopted {
+		return 0
+	}
+	return s.startedAt.Add(firstLife).Sub(now)
+}
+
 func (r *runner) outcome(w *waiter, begun bool) VerbResult {
 	res := VerbResult{OK: true}
 	for _, name := range w.names {
@@ -271,7 +294,7 @@ func (r *runner) outcome(w *waiter, begun bool) VerbResult {
 		if s := r.policy.svcs[name]; s != nil {
 			st := r.serviceStatus(s)
 			one = ServiceResult{Name: name, State: s.state, PID: st.PID, Incarnation: st.Incarnation, Text: s.why}
-			one.OK = begun || w.verb == verbStop && s.phase == idle || w.verb != verbStop && s.state == p2pnode.StateUp
+			one.OK = begun || w.verb == verbStop && s.phase == idle || w.verb != verbStop && (s.state == p2pnode.StateUp || s.done())
 			if one.Text == "" {
 				one.Text = string(s.state)
 				if s.state == p2pnode.StateStarting && st.Why != "" {
