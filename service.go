@@ -57,6 +57,8 @@ type Limits struct {
 	Memory *uint64 `json:"memory,omitempty"` // bytes of private memory (RLIMIT_DATA)
 	PIDs   *uint64 `json:"pids,omitempty"`   // processes and threads of all of it, where a cgroup holds them; else of its user
 	CPU    *uint64 `json:"cpu,omitempty"`    // thousandths of a core that all of it may use, where a cgroup holds them
+
+	MemoryTotal *uint64 `json:"memory_total,omitempty"` // bytes of RAM that all of it may use, where a cgroup holds them
 }
 
 // Unlimited lifts a limit.

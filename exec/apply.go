@@ -174,7 +174,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 
 // watch waits for the end of a kid's process, takes its last words, and tells.
 func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
-	p, name, log, group, socket := k.proc, k.spec.Name, k.log, k.id.cgroup, k.notify
+	p, name, log, id, socket := k.proc, k.spec.Name, k.log, k.id, k.notify
 	r.wg.Go(func() {
 		defer p.close()
 		if err := p.wait(); err != nil {
@@ -186,7 +186,7 @@ func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
 			close(p.told)
 			return
 		}
-		exit := r.memory.blame(p.pid, group.blame(inc.N, p.reap()))
+		exit := r.memory.blame(p.pid, id.blame(inc.N, p.reap()))
 		exit.UptimeMS = ms(p.uptime())
 		if !exit.Unknown { // letGo may have closed the pidfd under our hands: the status is still there
 			r.exits.Store(name, evEnded{name: name, inc: inc, exit: exit})

@@ -15,7 +15,8 @@ import (
 // bound is a limit on what all processes of a service use together, which a group of
 // cgroup v1 or v2 holds.
 type bound struct {
-	controller string // of the kernel; the key under limits: is the same
+	key        string // under limits:
+	controller string // of the kernel
 	v1, v2     []setting
 }
 
@@ -34,14 +35,21 @@ const quotaPeriod = 100_000
 func boundsOf(l p2pnode.Limits) (out []bound) {
 	if l.PIDs != nil {
 		most := []setting{{"pids.max", orUnlimited(*l.PIDs, "max", 1)}}
-		out = append(out, bound{"pids", most, most})
+		out = append(out, bound{"pids", "pids", most, most})
 	}
 	if l.CPU != nil {
 		period := strconv.Itoa(quotaPeriod)
 		out = append(out, bound{
-			"cpu",
+			"cpu", "cpu",
 			[]setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", orUnlimited(*l.CPU, "-1", quotaPeriod/1000)}},
 			[]setting{{"cpu.max", orUnlimited(*l.CPU, "max", quotaPeriod/1000) + " " + period}},
+		})
+	}
+	if l.MemoryTotal != nil {
+		out = append(out, bound{
+			"memory_total", "memory",
+			[]setting{{"memory.limit_in_bytes", orUnlimited(*l.MemoryTotal, "-1", 1)}},
+			[]setting{{"memory.max", orUnlimited(*l.MemoryTotal, "max", 1)}},
 		})
 	}
 	return out
@@ -64,7 +72,7 @@ func (id identity) confine(n uint64, b bound) (join string, ok bool) {
 			return "", true
 		}
 	}
-	dir := filepath.Join(id.groups(b.controller), id.service+"@"+strconv.FormatUint(n, 10))
+	dir := id.group(b.controller, n)
 	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err != nil || os.MkdirAll(dir, 0o755) != nil {
 		return "", false
 	}
@@ -96,15 +104,17 @@ func (l *launch) holdGroups(id identity, n uint64) error {
 		case !ok && b.controller == "pids":
 			return &cannotRun{startMissing, "limits: pids: no cgroup of this host holds it, and of root the kernel counts no processes: say user:, or take it out"}
 		case !ok:
-			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (that wants root, and the controller): take it out", b.controller)}
+			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (that wants root, and the controller): take it out", b.key)}
 		case join != "":
 			l.join = append(l.join, join)
 		}
-		switch b.controller {
+		switch b.key {
 		case "pids":
 			l.limits.PIDs = nil
 		case "cpu":
 			l.limits.CPU = nil
+		case "memory_total":
+			l.limits.MemoryTotal = nil
 		}
 	}
 	return nil
@@ -122,11 +132,23 @@ func (id identity) groups(controller string) string {
 	return filepath.Join(groupRoot, controller, own, "p2pnode-"+id.folder)
 }
 
+// group is the group of incarnation n in a v1 hierarchy.
+func (id identity) group(controller string, n uint64) string {
+	return filepath.Join(id.groups(controller), id.service+"@"+strconv.FormatUint(n, 10))
+}
+
+// blame adds to the end of incarnation n that the kernel killed for want of memory in
+// one of its groups, where they count that.
+func (id identity) blame(n uint64, exit p2pnode.Exit) p2pnode.Exit {
+	exit = blameGroup(filepath.Join(id.group("memory", n), "memory.oom_control"), exit)
+	return id.cgroup.blame(n, exit)
+}
+
 // removeGroups takes away the service's groups, and their folders with the last of
 // them. What was killed a moment ago may still be in one: it is waited for, a tenth
 // of a second at most.
 func (id identity) removeGroups() {
-	for _, controller := range []string{"pids", "cpu"} {
+	for _, controller := range []string{"pids", "cpu", "memory"} {
 		base := id.groups(controller)
 		dirs, _ := filepath.Glob(filepath.Join(base, id.service+"@*"))
 		for try := 0; len(dirs) > 0 && try < 20; try++ {

@@ -48,6 +48,51 @@ func TestCPUIsBounded(t *testing.T) {
 	}
 }
 
+// What all of a service uses is bounded, not each process: one that grows is killed and
+// said to be, and a child that grows is killed beside a main process that goes on.
+func TestMemoryIsBoundedTogether(t *testing.T) {
+	need.Root(t, "a cgroup with the memory controller is wanted")
+	// memory: ends what no group would hold, with another exit.
+	limits := p2pnode.Limits{MemoryTotal: new(uint64(48 << 20)), Memory: new(uint64(1 << 29))}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{
+		{Name: "grows", Command: []string{"/usr/bin/tail", "/dev/zero"}, Limits: limits, Restart: p2pnode.RestartNo},
+		{Name: "parent", Command: []string{"/bin/sh", "-c", "tail /dev/zero; echo child: $?; exec sleep 1000"}, Limits: limits},
+	}})
+	eventually(t, "it has grown, or cannot", func() bool {
+		s := h.status("grows").State
+		return s == p2pnode.StateExited || s == p2pnode.StateMissing
+	})
+	s := h.status("grows")
+	if s.State == p2pnode.StateMissing && strings.Contains(s.Why, "no cgroup of this host") {
+		t.Skip("SKIPPED: " + s.Why)
+	}
+	if e := s.LastExit; e == nil || !e.OOM || e.Signal != "SIGKILL" || e.MaxRSS > 64<<20 {
+		t.Errorf("it ended with %+v, want a kill for want of memory at 48 MiB", e)
+	}
+	if !strings.HasPrefix(s.Why, "killed: out of memory") {
+		t.Errorf("ps says %q", s.Why)
+	}
+	eventually(t, "the child is killed", func() bool {
+		raw, _ := os.ReadFile(filepath.Join(logDir(h.dir), "parent.log"))
+		return strings.Contains(string(raw), "child: 137")
+	})
+	if s := h.status("parent"); s.State != p2pnode.StateUp || s.Restarts != 0 {
+		t.Errorf("the parent of what was killed: %+v", s)
+	}
+	if err := h.c.Shutdown(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := identity{folder: st.identity()}.groups("memory")
+	if _, err := os.Stat(groups); err == nil {
+		t.Errorf("%s is left behind", groups)
+	}
+}
+
 // A fork bomb stays within its number, its neighbour does not notice, and nothing
 // of its groups is left when exec has ended.
 func TestAForkBombIsBounded(t *testing.T) {

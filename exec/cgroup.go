@@ -174,13 +174,22 @@ func (g *cgroup) path(n uint64) string {
 }
 
 // blame adds to the end of incarnation n that the kernel killed for want of memory
-// in its group, where the memory controller counts that. Only a SIGKILL is blamed
-// on it: a program may outlive an OOM kill of a child and end of something else.
+// in its group, where the memory controller counts that.
 func (g *cgroup) blame(n uint64, exit p2pnode.Exit) p2pnode.Exit {
-	if g == nil || exit.Signal != "SIGKILL" {
+	if g == nil {
 		return exit
 	}
-	raw, err := os.ReadFile(filepath.Join(g.path(n), "memory.events"))
+	return blameGroup(filepath.Join(g.path(n), "memory.events"), exit)
+}
+
+// blameGroup reads the file in which a group counts kills for want of memory. Only a
+// SIGKILL is blamed on it: a program may outlive an OOM kill of a child and end of
+// something else.
+func blameGroup(counts string, exit p2pnode.Exit) p2pnode.Exit {
+	if exit.Signal != "SIGKILL" {
+		return exit
+	}
+	raw, err := os.ReadFile(counts)
 	if err != nil {
 		return exit
 	}

@@ -54,7 +54,7 @@ func (r *runner) findCopy(name string, held *Kept) adoption {
 	}
 	a.left.there = len(evidence) > 0
 	if here && rec.PID > 0 {
-		a.ended = &evEnded{name: name, inc: rec.Inc, exit: id.cgroup.blame(rec.Inc.N, unseenExit(rec, held)), starts: rec.Starts, restarts: rec.Restarts}
+		a.ended = &evEnded{name: name, inc: rec.Inc, exit: id.blame(rec.Inc.N, unseenExit(rec, held)), starts: rec.Starts, restarts: rec.Restarts}
 	}
 	return a
 }

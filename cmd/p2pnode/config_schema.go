@@ -127,6 +127,8 @@ func serviceSchema() schema {
 			"memory": amount("bytes of private memory of each process, like 512M"),
 			"pids":   amount("processes and threads of all of it"),
 			"cpu":    schema{"anyOf": []schema{{"type": "number", "minimum": 0.01}, {"const": "unlimited"}}, "description": "cores that all of it may use together, like 0.5"},
+
+			"memory_total": amount("bytes of RAM that all of it may use together, like 2G"),
 		}),
 		"umask":          schema{"type": []string{"string", "integer"}, "pattern": "^(0o)?[0-7]{1,4}$", "description": "octal, like 022"},
 		"nice":           number("-20 runs first, 19 last; below 0 wants root", -20, 19),

@@ -96,6 +96,7 @@ LimitNOFILE=1024:65536
 LimitCORE=infinity
 TasksMax=4%
 CPUQuota=150%
+MemoryMax=2G
 Nice=-5
 OOMScoreAdjust=-900
 UMask=0027
@@ -112,7 +113,7 @@ WantedBy=multi-user.target
     group: www
     stop: {timeout: 1m30s, signal: INT}
     watchdog: 2s
-    limits: {nofile: 1024, core: unlimited, cpu: 1.5}
+    limits: {nofile: 1024, core: unlimited, cpu: 1.5, memory_total: 2G}
     nice: -5
     oom_score: -900
     umask: "0027"
@@ -126,7 +127,7 @@ WantedBy=multi-user.target
 16: RestartSec is left out: a first restart is at once, then p2pnode waits longer each time
 20: LimitNOFILE=1024:65536: the first of the two holds for both
 22: TasksMax=4% is left out
-27: PrivateTmp is left out
+28: PrivateTmp is left out
 `},
 		{"variables, forking, a template", "x@.service", "[Service]\nType=forking\nPIDFile=/run/x.pid\nExecStart=/usr/bin/x -p ${PORT} %i\nRestart=on-abort\n", `
   x:

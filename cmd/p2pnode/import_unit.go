@@ -64,7 +64,7 @@ type unitReader struct {
 var unitTexts = map[string]string{"User": "user", "Group": "group"}
 
 // unitLimits are settings that are keys of limits:.
-var unitLimits = map[string]string{"LimitNOFILE": "nofile", "LimitCORE": "core", "LimitDATA": "memory", "TasksMax": "pids", "CPUQuota": "cpu"}
+var unitLimits = map[string]string{"LimitNOFILE": "nofile", "LimitCORE": "core", "LimitDATA": "memory", "TasksMax": "pids", "CPUQuota": "cpu", "MemoryMax": "memory_total", "MemoryLimit": "memory_total"}
 
 // silent are settings that say nothing which a p2pnode.yaml could say, or that
 // p2pnode does by itself.
@@ -133,8 +133,6 @@ func (u *unitReader) take(k setting) error {
 		u.note(k.line, "PIDFile is left out: p2pnode watches the process that it starts; keep it in the foreground")
 	case "RestartSec":
 		u.note(k.line, "RestartSec is left out: a first restart is at once, then p2pnode waits longer each time")
-	case "MemoryMax", "MemoryLimit":
-		u.note(k.line, "%s is left out: it is of the whole cgroup; limits: {memory: ...} is of each process", k.key)
 	default:
 		if !silent[k.key] {
 			u.note(k.line, "%s is left out", k.key)

@@ -51,6 +51,8 @@ func (r *reader) limits(n *yaml.Node, where string, l *p2pnode.Limits) {
 		"memory": r.amount(where+": limits: memory", &l.Memory, true),
 		"pids":   r.amount(where+": limits: pids", &l.PIDs, false),
 		"cpu":    r.cores(where+": limits: cpu", &l.CPU),
+
+		"memory_total": r.amount(where+": limits: memory_total", &l.MemoryTotal, true),
 	})
 }
 

@@ -17,7 +17,7 @@ services:
     before: [[./migrate, --once], [./warm]]
     user: www
     group: web
-    limits: {nofile: 4096, core: 0, memory: 1.5G, cpu: 0.5}
+    limits: {nofile: 4096, core: 0, memory: 1.5G, cpu: 0.5, memory_total: 2G}
     umask: 027
     nice: -5
     oom_score: -500
@@ -34,7 +34,7 @@ services:
 	if len(web.Before) != 2 || !slices.Equal(web.Before[0], []string{"./migrate", "--once"}) || !slices.Equal(one.Before[0], []string{"./migrate", "7"}) {
 		t.Errorf("before %v and %v", web.Before, one.Before)
 	}
-	if web.Group != "web" || *web.Limits.NoFile != 4096 || *web.Limits.Core != 0 || *web.Limits.Memory != 3<<29 || *web.Limits.CPU != 500 || *one.Limits.CPU != p2pnode.Unlimited || *one.Limits.NoFile != p2pnode.Unlimited {
+	if web.Group != "web" || *web.Limits.NoFile != 4096 || *web.Limits.Core != 0 || *web.Limits.Memory != 3<<29 || *web.Limits.CPU != 500 || *web.Limits.MemoryTotal != 2<<30 || *one.Limits.CPU != p2pnode.Unlimited || *one.Limits.NoFile != p2pnode.Unlimited {
 		t.Errorf("%+v", web)
 	}
 	if *web.Umask != 0o27 || web.Nice != -5 || *web.OOM != -500 || !web.Gain {
