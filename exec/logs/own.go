@@ -45,9 +45,10 @@ func (o *own) pull(emit func(at time.Time, text string) bool) (more bool) {
 		o.at = 0 // somebody cut it
 		return o.read(emit)
 	}
+	more = o.read(emit) // what was written between our look and its move
 	o.now.close()
 	o.now, o.at = now, 0
-	return o.read(emit)
+	return more && o.read(emit)
 }
 
 func (o *own) read(emit func(at time.Time, text string) bool) (more bool) {

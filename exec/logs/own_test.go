@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,5 +95,41 @@ func TestOwnFileOverALink(t *testing.T) {
 	defer o.end()
 	if o.now.f != nil {
 		t.Error("followed")
+	}
+}
+
+// A line that is written after our look, into a file that is then moved away, is read
+// before the file that has its name next.
+func TestNothingIsMissedBeforeAMove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own.log")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := followOwn(path)
+	defer o.end()
+	var told []string
+	emit := func(_ time.Time, text string) bool {
+		told = append(told, text)
+		if text == "seen" { // the program goes on, and its log is rotated, while this look is under way
+			old, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer old.Close()
+			old.WriteString(strings.Repeat("x", readChunk-5) + "\nlast\n")
+			if err := errors.Join(os.Rename(path, path+".1"), os.WriteFile(path, []byte("new\n"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return true
+	}
+	if err := os.WriteFile(path, []byte("seen\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		o.pull(emit)
+	}
+	if n := len(told); n != 4 || told[n-2] != "last" || told[n-1] != "new" {
+		t.Errorf("told %d lines, the last ones %.20q", n, told[max(0, n-2):])
 	}
 }
