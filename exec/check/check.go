@@ -7,7 +7,7 @@
 // often to ask, and what the answers mean, is the policy's business (package
 // exec), not this one's.
 //
-// Read next: http.go, grpc.go, proc.go.
+// Read next: dial.go, http.go, grpc.go, proc.go.
 package check
 
 import (
@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -67,15 +66,12 @@ func Ask(ctx context.Context, c p2pnode.Check) error {
 // askStream writes send and reads until expect has come; with an empty expect
 // any byte is an answer.
 func askStream(ctx context.Context, network, addr, send, expect string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, addr)
+	conn, err := dial(ctx, network, addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	// Not SetDeadline(the context's): it may fire first, and the error would not
-	// be told from one of the connection.
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := conn.endWith(ctx)
 	defer stop()
 	if send != "" {
 		if _, err := io.WriteString(conn, send); err != nil {

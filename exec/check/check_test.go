@@ -303,3 +303,59 @@ func FuzzParseStat(f *testing.F) {
 		}
 	})
 }
+
+// What is no open port of the loopback is a net.Dialer's; what is one leaves no
+// descriptor behind.
+func TestDialNear(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := l.Addr().String()
+	_, port, _ := net.SplitHostPort(open)
+	for addr, want := range map[string]bool{open: true, "localhost:" + port: false, "192.0.2.1:" + port: false, "127.0.0.1": false} {
+		f, ok := dialNear(addr)
+		if ok {
+			f.Close()
+		}
+		if ok != want {
+			t.Errorf("%s: near %v, want %v", addr, ok, want)
+		}
+	}
+	l.Close()
+	if f, ok := dialNear(open); ok {
+		f.Close()
+		t.Errorf("nobody listens on %s, and it was reached", open)
+	}
+	if err := Ask(t.Context(), p2pnode.Check{TCP: open}); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v, want that the connection was refused", err)
+	}
+}
+
+// A port whose queue is full is connected by nobody at once: the answer is late, and
+// says so.
+func TestAFullQueueIsNoAnswer(t *testing.T) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+	for full := false; !full; {
+		f, ok := dialNear(addr)
+		if ok {
+			defer f.Close()
+		}
+		full = !ok
+	}
+	if err := Ask(t.Context(), p2pnode.Check{HTTP: "http://" + addr, Timeout: 100 * time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want that no answer came", err)
+	}
+}

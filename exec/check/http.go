@@ -3,6 +3,7 @@ package check
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,7 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
+	"sync"
 
 	"p2pnode"
 )
@@ -70,43 +71,45 @@ func get(ctx context.Context, u *url.URL) (*http.Response, []byte, error) {
 		password, _ := u.User.Password()
 		req.SetBasicAuth(u.User.Username(), password)
 	}
-	conn, err := dial(ctx, u)
+	conn, err := dialURL(ctx, u)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer conn.Close()
-	// Not SetDeadline(the context's): it may fire first, and the error would not
-	// be told from one of the connection.
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := conn.endWith(ctx)
 	defer stop()
-	if err := req.Write(conn); err != nil {
+	b := buffers.Get().(*bufio.ReadWriter)
+	defer buffers.Put(b)
+	b.Reader.Reset(conn)
+	b.Writer.Reset(conn)
+	if err := cmp.Or(req.Write(b), b.Flush()); err != nil {
 		return nil, nil, err
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	resp, err := http.ReadResponse(b.Reader, req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("GET %s: %w", u, err)
 	}
 	// The body is not closed: that would read all of it. The connection is.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	resp.Body = nil // it reads from b, which is another question's now
 	return resp, body, err
 }
 
-// dial opens a connection to the host of u, with TLS for https.
-func dial(ctx context.Context, u *url.URL) (net.Conn, error) {
-	d := net.Dialer{KeepAlive: -1}
-	port := u.Port()
+// buffers serve one question after the other: new ones for each are most of what a
+// collector would have to do in an exec that has checks.
+var buffers = sync.Pool{New: func() any {
+	return bufio.NewReadWriter(bufio.NewReader(nil), bufio.NewWriter(nil))
+}}
+
+// dialURL opens a connection to the host of u, with TLS for https.
+func dialURL(ctx context.Context, u *url.URL) (connection, error) {
 	switch u.Scheme {
 	case "http":
-		if port == "" {
-			port = "80"
-		}
-		return d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+		return dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
 	case "https":
-		if port == "" {
-			port = "443"
-		}
-		t := tls.Dialer{NetDialer: &d, Config: &tls.Config{NextProtos: []string{"http/1.1"}}}
-		return t.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+		t := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}, Config: &tls.Config{NextProtos: []string{"http/1.1"}}}
+		conn, err := t.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
+		return connection{conn}, err
 	}
-	return nil, fmt.Errorf("cannot ask %s: only http and https", u)
+	return connection{}, fmt.Errorf("cannot ask %s: only http and https", u)
 }
