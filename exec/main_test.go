@@ -134,6 +134,8 @@ func part(name string, args []string) {
 		http.ListenAndServe(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getpid()) }))
 	case "deaf": // a port that is open and never answers after the first time
 		deafPart(args[0])
+	case "waits":
+		waitsPart(args[0])
 	case "recycler": // gives a number that a process had to another, again and again
 		cycles, _ := strconv.Atoi(args[0])
 		if err := recyclerPart(cycles, args[1]); err != nil {

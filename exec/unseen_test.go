@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 
 	"p2pnode"
 	"p2pnode/exec/logs"
+	"p2pnode/test/need"
 
 	"golang.org/x/sys/unix"
 )
@@ -324,7 +326,7 @@ func seize(t *testing.T, pid int) (release func()) {
 		}
 	}()
 	if err := <-begun; err != nil {
-		t.Skipf("SKIPPED: ptrace is not allowed here: %v", err)
+		need.Had(t, fmt.Errorf("ptrace is not allowed here: %w", err))
 	}
 	return func() { close(over); <-done }
 }
