@@ -90,7 +90,7 @@ type Keeper interface {
 type Kept struct {
 	Service     string
 	Incarnation p2pnode.Incarnation
-	PID         int
+	PID         int // 0: it is about to be started, and Pidfd is none yet
 	FIFO        *os.File
 	Pidfd       *os.File
 }

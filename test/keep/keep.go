@@ -4,8 +4,8 @@
 // numbered lines tell of every line that is missing; the code that it exits with is
 // made of its incarnation, so that a wrong or lost one shows.
 //
-// Short forms run with the other tests; `make upgrades` and `make kills` run the
-// long ones.
+// Short forms run with the other tests; `make upgrades`, `make kills` and `make
+// absence` run the long ones.
 package keep
 
 import (

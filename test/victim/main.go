@@ -36,6 +36,7 @@ func main() {
 	ledger := flag.String("ledger", "", "file that gets a line for each start: pid and Unix nanoseconds")
 	say := flag.String("say", "", "line to print at the start")
 	count := flag.Duration("count", 0, "print a numbered line this often")
+	wide := flag.Int("wide", 0, "with -count: the number is followed by spaces up to this width")
 	child := flag.Bool("child", false, "leave the output open in a child that sleeps for a minute")
 	bye := flag.String("bye", "", "on SIGTERM or SIGINT add a line to this file, the name of the ledger and that of the signal, and exit with 0")
 	deaf := flag.Bool("deaf", false, "ignore SIGTERM and SIGINT")
@@ -73,7 +74,7 @@ func main() {
 	signal.Notify(last, syscall.SIGUSR2)
 	go lastWords(last, *ledger)
 	if *count > 0 {
-		go counting(*count)
+		go counting(*count, *wide)
 	}
 	if *lives > 0 {
 		time.AfterFunc(*lives, func() { os.Exit(code(os.Getenv("P2PNODE_INCARNATION"))) })
@@ -103,11 +104,11 @@ func leave(path, name string) {
 }
 
 // counting prints a line for each tick, without a gap.
-func counting(every time.Duration) {
+func counting(every time.Duration, wide int) {
 	n := 0
 	for range time.Tick(every) {
 		n++
-		fmt.Println("count", n)
+		fmt.Printf("count %-*d\n", wide, n)
 	}
 }
 
