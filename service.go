@@ -92,6 +92,7 @@ type Check struct {
 	Every    time.Duration `json:"every"`
 	Timeout  time.Duration `json:"timeout"`
 	Failures int           `json:"failures"`          // in a row
+	Good     int           `json:"successes"`         // in a row, that make it ready: at its start, and after failures
 	Unready  bool          `json:"unready,omitempty"` // failures make it unready and nothing more: it is not restarted for them
 }
 

@@ -178,6 +178,7 @@ func normalised(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 		if c.Failures <= 0 {
 			c.Failures = p2pnode.DefaultFailures
 		}
+		c.Good = max(c.Good, 1)
 		s.Check = &c
 	}
 	return s

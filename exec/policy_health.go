@@ -15,6 +15,7 @@ type health struct {
 	gap        time.Duration // between questions until the first good answer
 	asking     bool
 	failing    int // in a row
+	passing    int // in a row
 	everGood   bool
 	lastGood   time.Time
 	lastErr    string
@@ -101,7 +102,11 @@ func (p *policy) checked(now time.Time, ev evChecked) {
 	h.checkAt = later(now, h.asked.Add(p.checkGap(s, ev.err == nil)))
 	switch {
 	case ev.err == nil:
-		h.failing, h.everGood, h.lastGood, h.lastErr, h.busySince, h.answers, h.pardoned = 0, true, now, "", time.Time{}, nil, false
+		h.failing, h.lastGood, h.busySince, h.pardoned = 0, now, time.Time{}, false
+		if h.passing++; h.passing < s.spec.Check.Good {
+			return // not yet
+		}
+		h.everGood, h.lastErr, h.answers = true, "", nil
 		h.checkAt = later(now, h.asked.Add(p.checkGap(s, true)))
 		if s.spec.Ready == p2pnode.ReadyCheck || !s.readyAt.IsZero() {
 			p.ready(now, s)
@@ -136,6 +141,7 @@ func (p *policy) checkGap(s *svc, good bool) time.Duration {
 
 func (p *policy) checkFailed(now time.Time, s *svc, ev evChecked) {
 	h := &s.health
+	h.passing = 0
 	if (ev.late || h.askedLate) && !h.pardoned {
 		h.pardoned, h.lastGood = true, now
 		return // the host stood still, and the service with it: one more period, once

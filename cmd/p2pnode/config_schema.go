@@ -168,7 +168,8 @@ func checkSchema() schema {
 		"newer":      span("file is at most this old (10s)"),
 		"on_failure": choice("bad answers make it hung, so that it is restarted, or only unready", "restart", "unready"),
 		"every":      span("between two questions (1s)"), "timeout": span("for one answer (1s)"),
-		"failures": number("bad answers in a row that make it hung", 1, 1000),
+		"failures":  number("bad answers in a row that make it hung", 1, 1000),
+		"successes": number("good answers in a row that make it ready, at its start and after failures (1)", 1, 1000),
 	})
 	out["oneOf"] = []schema{{"required": []string{"http"}}, {"required": []string{"tcp"}}, {"required": []string{"exec"}}, {"required": []string{"unix"}}, {"required": []string{"grpc"}}, {"required": []string{"file"}}}
 	return out

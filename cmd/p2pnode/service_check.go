@@ -13,7 +13,7 @@ import (
 )
 
 func (r *reader) check(n *yaml.Node, where string) *p2pnode.Check {
-	c := &p2pnode.Check{Every: p2pnode.DefaultCheckEvery, Failures: p2pnode.DefaultFailures}
+	c := &p2pnode.Check{Every: p2pnode.DefaultCheckEvery, Failures: p2pnode.DefaultFailures, Good: 1}
 	onFailure := ""
 	r.fields(n, where, map[string]func(*yaml.Node){
 		"http":       r.text(where+": http", &c.HTTP),
@@ -32,6 +32,7 @@ func (r *reader) check(n *yaml.Node, where string) *p2pnode.Check {
 		"every":      r.duration(where+": every", &c.Every, 10*time.Millisecond),
 		"timeout":    r.duration(where+": timeout", &c.Timeout, time.Millisecond),
 		"failures":   r.number(where+": failures", &c.Failures, 1, 1000),
+		"successes":  r.number(where+": successes", &c.Good, 1, 1000),
 	})
 	if c.Timeout == 0 {
 		c.Timeout = time.Second
