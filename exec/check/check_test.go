@@ -359,3 +359,26 @@ func TestAFullQueueIsNoAnswer(t *testing.T) {
 		t.Errorf("%v, want that no answer came", err)
 	}
 }
+
+// A socket may be connected to itself, where nobody listens and it asks from the very
+// port that it asks: that is nobody's answer.
+func TestAQuestionToItselfIsNone(t *testing.T) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Connect(fd, own); err != nil {
+		t.Fatal(err)
+	}
+	if port := own.(*syscall.SockaddrInet4).Port; !itself(fd, uint16(port)) || itself(fd, uint16(port)+1) {
+		t.Error("a connection to itself is taken for one to somebody")
+	}
+}

@@ -55,7 +55,8 @@ func dialNear(addr string) (*os.File, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if err := unix.Connect(fd, sa); err != nil && (err != unix.EINPROGRESS || !connected(fd)) {
+	err = unix.Connect(fd, sa)
+	if err != nil && (err != unix.EINPROGRESS || !connected(fd)) || itself(fd, to.Port()) {
 		unix.Close(fd)
 		return nil, false
 	}
@@ -67,4 +68,16 @@ func connected(fd int) bool {
 	look := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(look, 0)
 	return err == nil && n == 1 && look[0].Revents&(unix.POLLOUT|unix.POLLERR|unix.POLLHUP) == unix.POLLOUT
+}
+
+// itself reports whether fd is connected to itself: where nobody listens the kernel may
+// take the port that is asked as the one to ask from.
+func itself(fd int, port uint16) bool {
+	switch from, _ := unix.Getsockname(fd); from := from.(type) {
+	case *unix.SockaddrInet4:
+		return from.Port == int(port)
+	case *unix.SockaddrInet6:
+		return from.Port == int(port)
+	}
+	return false
 }
