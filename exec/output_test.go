@@ -122,3 +122,26 @@ func TestAReloadMovesTheEars(t *testing.T) {
 		t.Errorf("its output goes to %s", to)
 	}
 }
+
+// What cannot be run for its folder's sake says so, and not that its program is at fault.
+func TestAFolderThatItsUserMayNotEnter(t *testing.T) {
+	need.Root(t, "two users are wanted")
+	dir := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const nobody = 65534
+	for cwd, want := range map[string]string{
+		dir:                           "cannot enter the folder that it runs in: " + dir + ": permission denied",
+		filepath.Join(dir, "nowhere"): "cannot enter the folder that it runs in: ",
+		"/":                           "cannot run web: permission denied",
+	} {
+		err := whyNot(launch{argv: []string{"web"}, cwd: cwd, uid: nobody, gid: nobody}, syscall.EACCES)
+		if !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("in %s: %v, want %s", cwd, err, want)
+		}
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		t.Errorf("this thread is still somebody else: %v", err)
+	}
+}

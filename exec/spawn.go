@@ -225,6 +225,9 @@ func spawn(l launch, lock *os.File, group *os.File) (*process, error) {
 
 func whyNot(l launch, err error) error {
 	text := "cannot run " + l.argv[0] + ": " + err.Error()
+	if cwd := l.entersNot(); cwd != nil {
+		text = "cannot enter the folder that it runs in: " + cwd.Error()
+	}
 	switch {
 	case errors.Is(err, syscall.ETXTBSY):
 		return &cannotRun{startRetry, text}
@@ -232,6 +235,27 @@ func whyNot(l launch, err error) error {
 		return &cannotRun{startBroken, text}
 	}
 	return &cannotRun{startMissing, text}
+}
+
+// entersNot is why the service's user cannot enter the folder that it is to run in; nil
+// if he can.
+func (l *launch) entersNot() error {
+	if l.cwd == "" {
+		return nil
+	}
+	if l.uid != os.Geteuid() {
+		back, err := seeFilesAs(l.uid, l.gid)
+		if err != nil {
+			return nil // not known
+		}
+		defer back()
+	}
+	fd, err := unix.Open(l.cwd+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.cwd, err)
+	}
+	unix.Close(fd)
+	return nil
 }
 
 // worldOf is what a missing service misses, as far as a look shows: it is compared
