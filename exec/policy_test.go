@@ -463,7 +463,7 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 	kept.StopGrace = time.Minute
 	loaded := Loaded{Services: []p2pnode.ServiceSpec{kept, changed, fresh, same}, Grace: p2pnode.DefaultGrace()}
 	diff := w.p.compareSpecs(loaded.Services)
-	if fmt.Sprint(diff) != "{[fresh] [gone] [changed] [kept] [same]}" {
+	if fmt.Sprint(diff) != "{[fresh] [gone] [changed] [kept] [same] []}" {
 		t.Errorf("a dry run says %+v", diff)
 	}
 	w.do(evReload{id: 1, loaded: loaded})
