@@ -186,7 +186,11 @@ func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
 			close(p.told)
 			return
 		}
-		exit := r.memory.blame(p.pid, id.blame(inc.N, p.reap()))
+		exit := p.reap()
+		if !p.killed.Load() { // a group counts all of a life: our own kill is not for want of memory
+			exit = id.blame(inc.N, exit)
+		}
+		exit = r.memory.blame(p.pid, exit)
 		exit.UptimeMS = ms(p.uptime())
 		if !exit.Unknown { // letGo may have closed the pidfd under our hands: the status is still there
 			r.exits.Store(name, evEnded{name: name, inc: inc, exit: exit})
@@ -242,6 +246,7 @@ func (r *runner) applyKill(e effKill) {
 	}
 	r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistKilled, Service: e.name, Old: e.inc.String(), PID: k.proc.pid, Reason: string(e.class)})
 	p, id := k.proc, k.id
+	p.killed.Store(true)
 	r.wg.Go(func() { id.killTree(p) })
 }
 
@@ -358,7 +363,7 @@ func (r *runner) applyForget(name string) {
 			k.notify.Close()
 		}
 		k.id.cgroup.remove()
-		k.id.removeGroups()
+		r.wg.Go(k.id.removeGroups) // it may have to wait
 	}
 	delete(r.kids, name)
 	r.remember(record{Service: name, Inc: r.policy.past[name]})

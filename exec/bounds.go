@@ -33,33 +33,24 @@ const quotaPeriod = 100_000
 
 // boundsOf are the limits that only a group can hold.
 func boundsOf(l p2pnode.Limits) (out []bound) {
+	text := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	if l.PIDs != nil {
-		most := []setting{{"pids.max", orUnlimited(*l.PIDs, "max", 1)}}
+		most := []setting{{"pids.max", text(*l.PIDs)}}
 		out = append(out, bound{"pids", "pids", most, most})
 	}
 	if l.CPU != nil {
-		period := strconv.Itoa(quotaPeriod)
+		quota, period := text(*l.CPU*quotaPeriod/1000), text(quotaPeriod)
 		out = append(out, bound{
 			"cpu", "cpu",
-			[]setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", orUnlimited(*l.CPU, "-1", quotaPeriod/1000)}},
-			[]setting{{"cpu.max", orUnlimited(*l.CPU, "max", quotaPeriod/1000) + " " + period}},
+			[]setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}},
+			[]setting{{"cpu.max", quota + " " + period}},
 		})
 	}
 	if l.MemoryTotal != nil {
-		out = append(out, bound{
-			"memory_total", "memory",
-			[]setting{{"memory.limit_in_bytes", orUnlimited(*l.MemoryTotal, "-1", 1)}},
-			[]setting{{"memory.max", orUnlimited(*l.MemoryTotal, "max", 1)}},
-		})
+		most := text(*l.MemoryTotal)
+		out = append(out, bound{"memory_total", "memory", []setting{{"memory.limit_in_bytes", most}}, []setting{{"memory.max", most}}})
 	}
 	return out
-}
-
-func orUnlimited(n uint64, unlimited string, times uint64) string {
-	if n == p2pnode.Unlimited {
-		return unlimited
-	}
-	return strconv.FormatUint(n*times, 10)
 }
 
 // confine makes a group that holds b for incarnation n. It returns the file by which a
@@ -92,6 +83,11 @@ func set(group string, to []setting) bool {
 // or, for the number of a user's processes, what the kernel counts of that user. A limit
 // that nothing holds is no limit: the service is not started without it.
 func (l *launch) holdGroups(id identity, n uint64) error {
+	for _, limit := range []**uint64{&l.limits.PIDs, &l.limits.CPU, &l.limits.MemoryTotal} {
+		if *limit != nil && **limit == p2pnode.Unlimited {
+			*limit = nil // that asks nobody for anything
+		}
+	}
 	wanted := boundsOf(l.limits)
 	if len(wanted) > 0 {
 		id.removeGroups()

@@ -116,8 +116,9 @@ func (l *keeperLink) attach(conn *frameConn, held map[string]Kept) {
 		l.unsent = p2pnode.Life{}
 	}
 	for _, name := range sortedKeys(l.kept) {
-		if h, ok := held[name]; !ok || h.Incarnation != l.kept[name].Incarnation {
-			l.sendLocked(l.kept[name])
+		k := l.kept[name]
+		if h, ok := held[name]; !ok || h.Incarnation != k.Incarnation || h.PID != k.PID { // of one life first its output, then its process
+			l.sendLocked(k)
 		}
 	}
 }

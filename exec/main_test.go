@@ -93,6 +93,7 @@ func part(name string, args []string) {
 	case "background": // goes to the background: its child is the service, and names whom else the test wants
 		child := osexec.Command("/proc/self/exe", "part:sleep")
 		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		child.Env = []string{"COOKIE=none"} // as of a program that writes its title over it
 		if err := child.Start(); err != nil {
 			os.Exit(1)
 		}
@@ -101,9 +102,9 @@ func part(name string, args []string) {
 		}
 		say(fmt.Sprintf("MAINPID=%d\nREADY=1", child.Process.Pid))
 		os.Exit(0)
-	case "late": // sd_notify: asks for ten seconds, is ready after two
-		say("EXTEND_TIMEOUT_USEC=10000000")
-		time.Sleep(2 * time.Second)
+	case "late": // sd_notify: asks for a minute, is ready after four seconds
+		say("EXTEND_TIMEOUT_USEC=60000000")
+		time.Sleep(4 * time.Second)
 		sayReady()
 		time.Sleep(time.Hour)
 	case "ready": // sd_notify: ready, and nothing more

@@ -55,7 +55,7 @@ func (r *runner) follow(k *kid, pid int) bool {
 	s := r.policy.svcs[name]
 	st, err := readStat(pid)
 	if err != nil || s == nil || s.phase != running || pid <= 1 ||
-		st.session != k.proc.pid && !st.descendsFrom(k.proc.pid) && !k.id.cookied(pid, s.inc) {
+		!st.descendsFrom(k.proc.pid) && !k.id.marked(pid, s.inc, k.proc.being(), k.id.lockFile()) {
 		return false
 	}
 	p, ok := watchPID(pid, st.ticks)
@@ -95,7 +95,7 @@ func (r *runner) speaksFor(k *kid, m notify.Message) bool {
 	if err != nil {
 		return may
 	}
-	return m.PID == k.proc.pid || st.session == k.proc.pid || may && k.id.cookied(m.PID, p2pnode.Incarnation{}) || st.descendsFrom(k.proc.pid)
+	return m.PID == k.proc.pid || st.session == k.proc.pid || may && k.id.marked(m.PID, p2pnode.Incarnation{}, being{}, k.id.lockFile()) || st.descendsFrom(k.proc.pid)
 }
 
 // descendsFrom reports whether pid is an ancestor: of what a service starts as another

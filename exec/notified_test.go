@@ -167,7 +167,7 @@ func TestACookieIsNoPass(t *testing.T) {
 func TestAStartHasAnEnd(t *testing.T) {
 	silent, late := service("silent", "part:sleep"), service("late", "part:late")
 	for _, s := range []*p2pnode.ServiceSpec{&silent, &late} {
-		s.Ready, s.StartWithin = p2pnode.ReadyNotify, 700*time.Millisecond
+		s.Ready, s.StartWithin = p2pnode.ReadyNotify, 2500*time.Millisecond
 	}
 	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{silent, late}})
 	pid := 0
@@ -177,7 +177,7 @@ func TestAStartHasAnEnd(t *testing.T) {
 		t.Errorf("it was restarted for %q", e.Class)
 	}
 	was := h.await("late", p2pnode.StateUp)
-	time.Sleep(time.Second) // longer than a start may take
+	time.Sleep(3 * time.Second) // longer than a start may take
 	if now := h.status("late"); now.State != p2pnode.StateUp || now.PID != was.PID || now.Restarts != 0 {
 		t.Errorf("it had asked for more time, and is %+v", now)
 	}

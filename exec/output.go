@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,17 +31,20 @@ func outputOf(spec p2pnode.ServiceSpec, dir string) string {
 // in our own folder. Another is opened as the service's user: what he may not write, and
 // what a link of his leads to, the service may not write through us either.
 func openOutput(path string, l launch, ours bool) (fd int, err error) {
-	if ours {
-		if info, err := os.Lstat(path); err == nil && info.Size() >= maxOutput {
-			os.Rename(path, path+".1")
-		}
-	} else if l.uid != os.Geteuid() {
-		back, err := seeFilesAs(l.uid, l.gid)
-		if err != nil {
-			return -1, err
-		}
-		defer back()
+	if !ours {
+		err = l.asItsUser(func() error {
+			fd, err = appendTo(path)
+			return err
+		})
+		return fd, err
 	}
+	if info, err := os.Lstat(path); err == nil && info.Size() >= maxOutput {
+		os.Rename(path, path+".1")
+	}
+	return appendTo(path)
+}
+
+func appendTo(path string) (fd int, err error) {
 	fd, err = unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
 	if err != nil {
 		return -1, fmt.Errorf("%s: %w", path, err)
@@ -52,23 +57,53 @@ func openOutput(path string, l launch, ours bool) (fd int, err error) {
 	return fd, unix.SetNonblock(fd, false)
 }
 
-// seeFilesAs makes this goroutine open files as another user would, until back is
-// called: the file system's idea of who acts belongs to a thread (setfsuid(2)).
-func seeFilesAs(uid, gid int) (back func(), err error) {
-	runtime.LockOSThread()
-	back = func() {
-		unix.SetfsuidRetUid(os.Geteuid())
-		unix.SetfsgidRetGid(os.Getegid())
-		runtime.UnlockOSThread()
+// disguise is held by whoever opens files as another user: what the kernel takes from
+// the process for it must be given back once.
+var disguise sync.Mutex
+
+// asItsUser runs f on a thread that opens files as the service's user would, with his
+// groups: the file system's idea of who acts is a thread's own (setfsuid(2)). The thread
+// is used for nothing else afterwards.
+func (l *launch) asItsUser(f func() error) error {
+	if l.as == nil {
+		return f()
 	}
-	unix.SetfsgidRetGid(gid)
-	unix.SetfsuidRetUid(uid)
+	disguise.Lock()
+	defer disguise.Unlock()
+	dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for ever: it ends with this goroutine
+		done <- func() error {
+			if err := l.as.forFiles(); err != nil {
+				return fmt.Errorf("cannot open files as uid %d: %w", l.as.UID, err)
+			}
+			return f()
+		}()
+	}()
+	err := <-done
+	if dumpable == 1 {
+		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // another identity took it away
+	}
+	return err
+}
+
+// forFiles gives this thread, and no other, the groups, and for files the IDs, of c.
+func (c *credentials) forFiles() error {
+	var groups *uint32
+	if len(c.Groups) > 0 {
+		groups = &c.Groups[0]
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(c.Groups)), uintptr(unsafe.Pointer(groups)), 0); errno != 0 {
+		return errno
+	}
+	unix.SetfsgidRetGid(int(c.GID))
+	unix.SetfsuidRetUid(int(c.UID))
 	// Neither tells whether it was done: asked for nobody, each says who it is now.
 	isUID, _ := unix.SetfsuidRetUid(-1)
 	isGID, _ := unix.SetfsgidRetGid(-1)
-	if isUID != uid || isGID != gid {
-		back()
-		return nil, fmt.Errorf("cannot open files as uid %d", uid)
+	if isUID != int(c.UID) || isGID != int(c.GID) {
+		return unix.EPERM
 	}
-	return back, nil
+	return nil
 }

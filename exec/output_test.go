@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"p2pnode"
 	"p2pnode/test/need"
+
+	"golang.org/x/sys/unix"
 )
 
 // With log: file the output goes straight to a file, which nobody reads on its way: it is
@@ -75,7 +78,7 @@ func TestOutputIsTheUsersOwn(t *testing.T) {
 	if err := os.Chown(his, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	l := launch{uid: nobody, gid: nobody}
+	l := launch{as: &credentials{UID: nobody, GID: nobody, Groups: []uint32{4711}}}
 	link := filepath.Join(his, "link")
 	if err := os.Symlink(secret, link); err != nil {
 		t.Fatal(err)
@@ -94,14 +97,40 @@ func TestOutputIsTheUsersOwn(t *testing.T) {
 	if info, err := os.Stat(own); err != nil || info.Sys().(*syscall.Stat_t).Uid != nobody {
 		t.Errorf("%s is not his: %v", own, err)
 	}
-	if _, err := os.ReadFile(secret); err != nil {
-		t.Errorf("this thread is still somebody else: %v", err)
+	// Nor with the groups that exec itself has, but with his.
+	ofGroup := func(name string, gid int) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o660), os.Chmod(path, 0o660), os.Chown(path, 0, gid)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if fd, err := openOutput(ofGroup("roots", os.Getgid()), l, false); err == nil {
+		t.Errorf("a file of exec's own group was opened for a stranger: %d", fd)
+	}
+	if fd, err = openOutput(ofGroup("groups", 4711), l, false); err != nil {
+		t.Errorf("a file of a group of his: %v", err)
+	} else {
+		unix.Close(fd)
+	}
+	for range 10 {
+		if _, err := os.ReadFile(secret); err != nil {
+			t.Errorf("this process is still somebody else: %v", err)
+		}
+	}
+	if is, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || is != 1 {
+		t.Errorf("what may be read of this process is %d, %v", is, err)
 	}
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openOutput(fifo, launch{uid: os.Getuid()}, false); err == nil {
+	reader, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := openOutput(fifo, launch{}, false); err == nil {
 		t.Error("a FIFO was taken for a file")
 	}
 }
@@ -136,7 +165,7 @@ func TestAFolderThatItsUserMayNotEnter(t *testing.T) {
 		filepath.Join(dir, "nowhere"): "cannot enter the folder that it runs in: ",
 		"/":                           "cannot run web: permission denied",
 	} {
-		err := whyNot(launch{argv: []string{"web"}, cwd: cwd, uid: nobody, gid: nobody}, syscall.EACCES)
+		err := whyNot(launch{argv: []string{"web"}, cwd: cwd, as: &credentials{UID: nobody, GID: nobody}}, syscall.EACCES)
 		if !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("in %s: %v, want %s", cwd, err, want)
 		}

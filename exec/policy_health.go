@@ -23,6 +23,7 @@ type health struct {
 	askedLate  bool      // the last question went out late
 	pardoned   bool      // a bad answer was not counted since the last good one
 	beatBy     time.Time // watchdog deadline
+	readyBy    time.Time // until READY must have been said
 	granted    bool      // one more period was given
 	draining   bool
 	frozenTill time.Time // grace of a stop
@@ -37,7 +38,7 @@ func (h *health) deadlines() []time.Time {
 		out = append(out, h.checkAt)
 	}
 	if !h.draining {
-		out = append(out, h.beatBy)
+		out = append(out, h.beatBy, h.readyBy)
 	}
 	return out
 }
@@ -61,17 +62,26 @@ func (p *policy) armHealth(now time.Time, s *svc) {
 		if s.adopted {
 			s.health.beatBy = now.Add(2 * s.spec.Watchdog)
 		}
-	} else if s.spec.Ready == p2pnode.ReadyNotify && !s.adopted && s.readyAt.IsZero() {
-		s.health.beatBy = now.Add(s.spec.StartWithin) // until its one word
+	}
+	if s.spec.Ready == p2pnode.ReadyNotify && !s.adopted && s.readyAt.IsZero() {
+		s.health.readyBy = now.Add(s.spec.StartWithin)
 	}
 }
 
-// silence is how long a service that owes a word may say nothing.
-func (s *svc) silence() time.Duration {
-	if s.spec.Watchdog > 0 {
-		return s.spec.Watchdog
+// overdue are the words of a service that should have come by now.
+func (h *health) overdue(now time.Time) (beat, ready bool) {
+	return due(now, h.beatBy), due(now, h.readyBy)
+}
+
+// grant gives each word that is overdue one more period.
+func (s *svc) grant(now time.Time) {
+	beat, ready := s.health.overdue(now)
+	if beat {
+		s.health.beatBy = now.Add(s.spec.Watchdog)
 	}
-	return s.spec.StartWithin
+	if ready {
+		s.health.readyBy = now.Add(s.spec.StartWithin)
+	}
 }
 
 // ready: the process works; what waits for it may start.
@@ -79,6 +89,7 @@ func (p *policy) ready(now time.Time, s *svc) {
 	if s.readyAt.IsZero() {
 		s.readyAt = now
 	}
+	s.health.readyBy = time.Time{}
 	if s.failure != nil && s.failure.live && s.failure.class != p2pnode.ClassFrozen && s.start == nil {
 		s.failure, s.probeAt = nil, time.Time{} // it came back by itself before anybody acted
 	}
@@ -221,17 +232,19 @@ func (p *policy) notified(now time.Time, ev evNotified) {
 	if ev.text != "" {
 		s.says = ev.text
 	}
-	switch {
-	case ev.hung && s.spec.Watchdog > 0:
-		p.hang(now, s, p2pnode.ClassHung, "it says that it hangs", false)
-		return
-	case s.spec.Watchdog > 0 && (ev.beat || ev.ready):
-		h.beatBy, h.granted = now.Add(s.spec.Watchdog), false
-	case ev.ready:
-		h.beatBy = time.Time{} // nothing more is owed
+	if s.spec.Watchdog > 0 {
+		switch {
+		case ev.hung:
+			p.hang(now, s, p2pnode.ClassHung, "it says that it hangs", false)
+			return
+		case ev.beat || ev.ready:
+			h.beatBy, h.granted = now.Add(s.spec.Watchdog), false
+		}
 	}
-	if ev.more > 0 && !h.beatBy.IsZero() {
-		h.beatBy = later(h.beatBy, now.Add(ev.more))
+	for _, by := range []*time.Time{&h.beatBy, &h.readyBy} {
+		if ev.more > 0 && !by.IsZero() {
+			*by = later(*by, now.Add(ev.more))
+		}
 	}
 	if ev.ready && s.spec.Ready == p2pnode.ReadyNotify {
 		p.ready(now, s)
@@ -252,19 +265,25 @@ func (p *policy) watchdogs(now time.Time, late time.Duration) {
 	var missed []*svc
 	for s := range p.all {
 		h := &s.health
-		if s.phase != running || h.draining || !due(now, h.beatBy) {
+		beat, ready := h.overdue(now)
+		if s.phase != running || h.draining || !beat && !ready {
 			continue
 		}
 		if s.state == p2pnode.StateFrozen || s.failure != nil {
-			h.beatBy = now.Add(s.silence())
+			s.grant(now)
 			continue
 		}
 		missed = append(missed, s)
 	}
 	for _, s := range missed {
 		h := &s.health
-		if !h.granted && (late > s.silence()/4 || len(missed) > 1) {
-			h.granted, h.beatBy = true, now.Add(s.silence())
+		period := s.spec.Watchdog
+		if beat, _ := h.overdue(now); !beat {
+			period = s.spec.StartWithin
+		}
+		if !h.granted && (late > period/4 || len(missed) > 1) {
+			h.granted = true
+			s.grant(now)
 			continue
 		}
 		h.draining = true
@@ -290,15 +309,16 @@ func (p *policy) looked(now time.Time, ev evLooked) {
 		return
 	}
 	h.draining = false
-	if !due(now, h.beatBy) || s.state == p2pnode.StateFrozen {
+	beat, ready := h.overdue(now)
+	if !beat && !ready || s.state == p2pnode.StateFrozen {
 		return
 	}
-	h.beatBy = now.Add(s.silence())
+	s.grant(now)
 	if ev.held {
 		return // it could not beat: that is no failure of its own
 	}
 	why := "no heartbeat for " + s.spec.Watchdog.String()
-	if s.readyAt.IsZero() && s.spec.Ready == p2pnode.ReadyNotify {
+	if ready {
 		why = "not ready within " + s.spec.StartWithin.String()
 	}
 	p.hang(now, s, p2pnode.ClassHung, why, false)
@@ -330,7 +350,10 @@ func (p *policy) thawed(now time.Time, ev evThawed) {
 	h := &s.health
 	h.frozenTill, h.looking, h.failing, h.lastGood = time.Time{}, false, 0, now
 	if !h.beatBy.IsZero() {
-		h.beatBy = now.Add(s.silence())
+		h.beatBy = later(h.beatBy, now.Add(s.spec.Watchdog))
+	}
+	if !h.readyBy.IsZero() {
+		h.readyBy = later(h.readyBy, now.Add(s.spec.StartWithin))
 	}
 	if s.failure != nil && s.failure.class == p2pnode.ClassFrozen {
 		s.failure, s.probeAt = nil, time.Time{}

@@ -21,6 +21,7 @@ type process struct {
 
 	told   chan struct{} // closed when its end, with its last words, was handed on
 	behind atomic.Bool   // another one is the main process now: its end is nobody's business
+	killed atomic.Bool   // by us
 }
 
 // newProcess wraps a pidfd, which it takes over.

@@ -108,3 +108,37 @@ func TestAHungCheckHoldsUpNoOther(t *testing.T) {
 		}
 	}
 }
+
+// A service that beats and never says that it is ready hangs in its start like one that is
+// silent; one that has asked for more time keeps it, also over a stop.
+func TestABeatIsNoReady(t *testing.T) {
+	beat := spec("beat")
+	beat.Watchdog, beat.Ready, beat.StartWithin = 300*time.Millisecond, p2pnode.ReadyNotify, 2*time.Second
+	w := newWorld(t, beat)
+	for w.last("beat", p2pnode.FactFailed).Class == "" && len(w.starts["beat"]) == 1 {
+		w.do(evNotified{name: "beat", beat: true})
+		w.pass(200 * time.Millisecond)
+		if age := w.now.Sub(w.starts["beat"][0]); age > 3*time.Second {
+			t.Fatalf("it beats for %s without a READY", age)
+		}
+	}
+	if e := w.last("beat", p2pnode.FactFailed); e.Class != p2pnode.ClassHung || e.Detail != "not ready within 2s" {
+		t.Errorf("it failed by %q: %s", e.Class, e.Detail)
+	}
+
+	slow := spec("slow")
+	slow.Ready, slow.StartWithin = p2pnode.ReadyNotify, 2*time.Second
+	w = newWorld(t, slow)
+	w.do(evNotified{name: "slow", more: time.Minute})
+	w.do(evFrozen{name: "slow", inc: w.running["slow"]})
+	w.pass(time.Second)
+	w.do(evThawed{name: "slow"})
+	w.pass(50 * time.Second)
+	if e := w.last("slow", p2pnode.FactFailed); e.Class != "" || len(w.starts["slow"]) != 1 {
+		t.Errorf("it had asked for a minute, and failed by %q: %s", e.Class, e.Detail)
+	}
+	w.pass(20 * time.Second)
+	if e := w.last("slow", p2pnode.FactFailed); e.Class != p2pnode.ClassHung {
+		t.Errorf("its minute is over, and it failed by %q", e.Class)
+	}
+}

@@ -14,7 +14,7 @@ func TestAnOrderTellsOfWhatEndsAtOnce(t *testing.T) {
 		return p2pnode.ServiceSpec{Name: name, Command: []string{"/bin/sh", "-c", script}, Restart: restart, Manual: true}
 	}
 	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{
-		shell("broken", "sleep 0.02; exit 3", p2pnode.RestartAlways),
+		shell("broken", "exit 3", p2pnode.RestartAlways),
 		shell("wrong", "kill -SEGV $$", p2pnode.RestartNo),
 		shell("job", "exit 0", p2pnode.RestartOnFailure),
 		shell("good", "exec sleep 1000", p2pnode.RestartAlways),

@@ -243,19 +243,14 @@ func (l *launch) entersNot() error {
 	if l.cwd == "" {
 		return nil
 	}
-	if l.uid != os.Geteuid() {
-		back, err := seeFilesAs(l.uid, l.gid)
+	return l.asItsUser(func() error {
+		fd, err := unix.Open(l.cwd+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return nil // not known
+			return fmt.Errorf("%s: %w", l.cwd, err)
 		}
-		defer back()
-	}
-	fd, err := unix.Open(l.cwd+"/.", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.cwd, err)
-	}
-	unix.Close(fd)
-	return nil
+		unix.Close(fd)
+		return nil
+	})
 }
 
 // worldOf is what a missing service misses, as far as a look shows: it is compared

@@ -111,8 +111,11 @@ func reload(ctx context.Context, dir string, log zerolog.Logger) {
 		return
 	}
 	defer client.Close()
-	if _, err := client.Reload(ctx, false); err != nil {
+	got, err := client.Reload(ctx, false)
+	if err != nil {
 		log.Error().Err(err).Msg("cannot reload: the running configuration is unchanged")
+	} else if len(got.Later) > 0 {
+		log.Warn().Strs("settings", got.Later).Msg("these settings hold when p2pnode is started anew")
 	}
 }
 

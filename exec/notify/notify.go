@@ -145,9 +145,8 @@ func (s *Socket) Drain(hear func(Message)) {
 		return
 	}
 	var got []Message
+	s.mu.Lock() // before the descriptor is held: who closes it must not wait for a reader
 	raw.Control(func(fd uintptr) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		for range maxDrain {
 			m, ok, again := receive(int(fd))
 			if again {
@@ -158,6 +157,7 @@ func (s *Socket) Drain(hear func(Message)) {
 			}
 		}
 	})
+	s.mu.Unlock()
 	for _, m := range got {
 		hear(m)
 	}
