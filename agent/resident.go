@@ -218,7 +218,7 @@ func (c *core) onActed(e p2pnode.ExecEvent) {
 		e.Target = c.execFailure(e)
 	}
 	k := c.cases[p2pnode.IncidentID(c.self.String(), reportedAs(e.Service), e.Target)]
-	if e.By.Kind == p2pnode.ByOperator && e.Class == "" && k == nil {
+	if e.By.Kind == p2pnode.ByOperator && (e.Class == "" || plantNoEnd) && k == nil {
 		return // somebody restarted it on purpose: no failure, no story
 	}
 	if k == nil {
