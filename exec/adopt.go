@@ -267,9 +267,7 @@ func (r *runner) takeOn(a *adoption) {
 	k.proc, k.last = a.proc, a.rec.Last
 	r.recordFound(a)
 	r.mains.Store(a.proc.pid, a.proc)
-	if a.name != p2pnode.SelfDoor { // a door that comes later has nothing of it
-		r.keeper.keep(Kept{Service: a.name, Incarnation: a.found.inc, PID: a.proc.pid, FIFO: k.log.FIFO(), Pidfd: a.proc.fd})
-	}
+	r.handOver(a.name, a.found.inc, k.log, a.proc)
 	r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistAdopted, Service: a.name, Old: a.found.inc.String(), PID: a.proc.pid})
 }
 

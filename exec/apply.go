@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/logs"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,7 +86,7 @@ func (r *runner) applyStart(e effStart) {
 		res := r.start(ctx, job)
 		if res.proc != nil {
 			r.mains.Store(res.proc.pid, res.proc)
-			r.handOver(job, res.proc)
+			r.handOver(job.spec.Name, job.eff.inc, job.log, res.proc)
 		}
 		r.do(func() { r.startDone(job, res) })
 		if res.proc != nil { // beside the hot path: what it was started from, should it keep failing
@@ -106,11 +107,12 @@ func (r *runner) noteWorld(name string, p *process, world string) {
 // survive this process. Before the fork p is nil and only the FIFO is there to give:
 // what a life prints that ends before exec has written down that it began is kept.
 // The pidfd follows before the start counts as done.
-func (r *runner) handOver(job startJob, p *process) {
-	if job.spec.Name == p2pnode.SelfDoor {
+// A door has nothing of itself.
+func (r *runner) handOver(name string, inc p2pnode.Incarnation, log *logs.Log, p *process) {
+	if name == p2pnode.SelfDoor {
 		return
 	}
-	k := Kept{Service: job.spec.Name, Incarnation: job.eff.inc, FIFO: job.log.FIFO()}
+	k := Kept{Service: name, Incarnation: inc, FIFO: log.FIFO()}
 	if p != nil {
 		k.PID, k.Pidfd = p.pid, p.fd
 	} else {

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"p2pnode"
@@ -15,8 +14,9 @@ import (
 // bound is a limit on what all processes of a service use together, which a group of
 // cgroup v1 or v2 holds.
 type bound struct {
-	key        string // under limits:
-	controller string // of the kernel
+	limit      **uint64 // as it was declared
+	key        string   // under limits:
+	controller string   // of the kernel
 	v1, v2     []setting
 }
 
@@ -31,25 +31,30 @@ const groupRoot = "/sys/fs/cgroup"
 // the kernel's own choice.
 const quotaPeriod = 100_000
 
-// boundsOf are the limits that only a group can hold.
-func boundsOf(l p2pnode.Limits) (out []bound) {
+// boundsOf are the limits that only a group can hold. One that is lifted asks nobody for
+// anything and is taken out of l.
+func boundsOf(l *p2pnode.Limits) (out []bound) {
+	add := func(limit **uint64, key, controller string, files func(n uint64) (v1, v2 []setting)) {
+		switch {
+		case *limit == nil:
+		case **limit == p2pnode.Unlimited:
+			*limit = nil
+		default:
+			v1, v2 := files(**limit)
+			out = append(out, bound{limit, key, controller, v1, v2})
+		}
+	}
 	text := func(n uint64) string { return strconv.FormatUint(n, 10) }
-	if l.PIDs != nil {
-		most := []setting{{"pids.max", text(*l.PIDs)}}
-		out = append(out, bound{"pids", "pids", most, most})
-	}
-	if l.CPU != nil {
-		quota, period := text(*l.CPU*quotaPeriod/1000), text(quotaPeriod)
-		out = append(out, bound{
-			"cpu", "cpu",
-			[]setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}},
-			[]setting{{"cpu.max", quota + " " + period}},
-		})
-	}
-	if l.MemoryTotal != nil {
-		most := text(*l.MemoryTotal)
-		out = append(out, bound{"memory_total", "memory", []setting{{"memory.limit_in_bytes", most}}, []setting{{"memory.max", most}}})
-	}
+	add(&l.PIDs, "pids", "pids", func(n uint64) (v1, v2 []setting) {
+		return []setting{{"pids.max", text(n)}}, []setting{{"pids.max", text(n)}}
+	})
+	add(&l.CPU, "cpu", "cpu", func(n uint64) (v1, v2 []setting) {
+		quota, period := text(n*quotaPeriod/1000), text(quotaPeriod)
+		return []setting{{"cpu.cfs_period_us", period}, {"cpu.cfs_quota_us", quota}}, []setting{{"cpu.max", quota + " " + period}}
+	})
+	add(&l.MemoryTotal, "memory_total", "memory", func(n uint64) (v1, v2 []setting) {
+		return []setting{{"memory.limit_in_bytes", text(n)}}, []setting{{"memory.max", text(n)}}
+	})
 	return out
 }
 
@@ -83,12 +88,7 @@ func set(group string, to []setting) bool {
 // or, for the number of a user's processes, what the kernel counts of that user. A limit
 // that nothing holds is no limit: the service is not started without it.
 func (l *launch) holdGroups(id identity, n uint64) error {
-	for _, limit := range []**uint64{&l.limits.PIDs, &l.limits.CPU, &l.limits.MemoryTotal} {
-		if *limit != nil && **limit == p2pnode.Unlimited {
-			*limit = nil // that asks nobody for anything
-		}
-	}
-	wanted := boundsOf(l.limits)
+	wanted := boundsOf(&l.limits)
 	if len(wanted) > 0 {
 		id.removeGroups()
 	}
@@ -104,27 +104,14 @@ func (l *launch) holdGroups(id identity, n uint64) error {
 		case join != "":
 			l.join = append(l.join, join)
 		}
-		switch b.key {
-		case "pids":
-			l.limits.PIDs = nil
-		case "cpu":
-			l.limits.CPU = nil
-		case "memory_total":
-			l.limits.MemoryTotal = nil
-		}
+		*b.limit = nil
 	}
 	return nil
 }
 
 // groups is the folder of this data folder's groups in a v1 hierarchy.
 func (id identity) groups(controller string) string {
-	own := "/"
-	raw, _ := os.ReadFile("/proc/self/cgroup")
-	for line := range strings.Lines(string(raw)) {
-		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && slices.Contains(strings.Split(f[1], ","), controller) {
-			own = f[2]
-		}
-	}
+	own, _ := groupPath(cgroupFile("self"), controller)
 	return filepath.Join(groupRoot, controller, own, "p2pnode-"+id.folder)
 }
 
@@ -136,6 +123,9 @@ func (id identity) group(controller string, n uint64) string {
 // blame adds to the end of incarnation n that the kernel killed for want of memory in
 // one of its groups, where they count that.
 func (id identity) blame(n uint64, exit p2pnode.Exit) p2pnode.Exit {
+	if exit.Signal != "SIGKILL" {
+		return exit // nobody else is to be blamed, nor looked for on the way to a restart
+	}
 	exit = blameGroup(filepath.Join(id.group("memory", n), "memory.oom_control"), exit)
 	return id.cgroup.blame(n, exit)
 }

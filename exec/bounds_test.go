@@ -34,18 +34,7 @@ func TestCPUIsBounded(t *testing.T) {
 	}
 	kill9(t, h.status("held").PID)
 	eventually(t, "it is back", func() bool { s := h.status("held"); return s.Restarts == 1 && s.State == p2pnode.StateUp })
-	if err := h.c.Shutdown(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
-	h.cmd.Wait()
-	st, err := openState(stateDir(h.dir), runDir(h.dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	groups := identity{service: "held", folder: st.identity()}.groups("cpu")
-	if _, err := os.Stat(groups); err == nil {
-		t.Errorf("%s is left behind", groups)
-	}
+	h.endsWithout("cpu")
 }
 
 // What all of a service uses is bounded, not each process: one that grows is killed and
@@ -79,18 +68,7 @@ func TestMemoryIsBoundedTogether(t *testing.T) {
 	if s := h.status("parent"); s.State != p2pnode.StateUp || s.Restarts != 0 {
 		t.Errorf("the parent of what was killed: %+v", s)
 	}
-	if err := h.c.Shutdown(t.Context(), false); err != nil {
-		t.Fatal(err)
-	}
-	h.cmd.Wait()
-	st, err := openState(stateDir(h.dir), runDir(h.dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	groups := identity{folder: st.identity()}.groups("memory")
-	if _, err := os.Stat(groups); err == nil {
-		t.Errorf("%s is left behind", groups)
-	}
+	h.endsWithout("memory")
 }
 
 // A fork bomb stays within its number, its neighbour does not notice, and nothing
@@ -115,17 +93,24 @@ func TestAForkBombIsBounded(t *testing.T) {
 	if s := h.await("web", p2pnode.StateUp); s.Restarts != 0 {
 		t.Errorf("its neighbour: %+v", s)
 	}
-	if err := h.c.Shutdown(t.Context(), false); err != nil {
-		t.Fatal(err)
+	h.endsWithout("pids")
+	eventually(t, "nothing of it is left", func() bool { return copiesOf(h, "bomb") == 0 })
+}
+
+// endsWithout ends the daemon and wants no group of its own left in the hierarchy of a
+// controller.
+func (h *host) endsWithout(controller string) {
+	h.t.Helper()
+	if err := h.c.Shutdown(h.t.Context(), false); err != nil {
+		h.t.Fatal(err)
 	}
 	h.cmd.Wait()
-	eventually(t, "nothing of it is left", func() bool { return copiesOf(h, "bomb") == 0 })
 	st, err := openState(stateDir(h.dir), runDir(h.dir))
 	if err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	groups := identity{service: "bomb", folder: st.identity()}.groups("pids")
+	groups := identity{folder: st.identity()}.groups(controller)
 	if _, err := os.Stat(groups); err == nil {
-		t.Errorf("%s is left behind", groups)
+		h.t.Errorf("%s is left behind", groups)
 	}
 }

@@ -77,25 +77,32 @@ func ownCgroup() string { return groupsOf("self").v2 }
 // where that is not told, "" in the CPU controller of v1 where there is none.
 type groups struct{ v2, cpu string }
 
-func groupsOf(pid string) groups {
+func groupsOf(pid string) groups { return parseGroups(cgroupFile(pid)) }
+
+func cgroupFile(pid string) string {
 	raw, _ := os.ReadFile("/proc/" + pid + "/cgroup")
-	return parseGroups(string(raw))
+	return string(raw)
 }
 
-// parseGroups reads lines of ID:CONTROLLERS:PATH; the path may hold colons.
 func parseGroups(raw string) groups {
-	g := groups{v2: "/"}
+	v2, ok := groupPath(raw, "")
+	if !ok {
+		v2 = "/"
+	}
+	cpu, _ := groupPath(raw, "cpu")
+	return groups{v2, cpu}
+}
+
+// groupPath is the path in the hierarchy of a controller, "" for v2. raw has lines of
+// ID:CONTROLLERS:PATH; the path may hold colons.
+func groupPath(raw, controller string) (path string, ok bool) {
 	for line := range strings.Lines(raw) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		switch {
-		case len(f) != 3:
-		case f[0] == "0" && f[1] == "":
-			g.v2 = f[2]
-		case slices.Contains(strings.Split(f[1], ","), "cpu"):
-			g.cpu = f[2]
+		if len(f) == 3 && slices.Contains(strings.Split(f[1], ","), controller) {
+			path, ok = f[2], true
 		}
 	}
-	return g
+	return path, ok
 }
 
 // cgroupRoots are where the v2 hierarchy is mounted, alone or beside v1.

@@ -70,7 +70,7 @@ func (r *runner) follow(k *kid, pid int) bool {
 		rec.PID, rec.Ticks = p.pid, p.ticks
 		r.remember(rec)
 	}
-	r.keeper.keep(Kept{Service: name, Incarnation: s.inc, PID: p.pid, FIFO: k.log.FIFO(), Pidfd: p.fd})
+	r.handOver(name, s.inc, k.log, p)
 	r.step(evMain{name, p.pid})
 	r.watch(k, s.inc)
 	return true

@@ -231,7 +231,7 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	}
 	rec.Log = job.log.Mark()
 	r.remember(rec)
-	r.handOver(job, nil)
+	r.handOver(job.spec.Name, job.eff.inc, job.log, nil)
 	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
 	// opened here, apart from exec's own end, so that blocking mode is its own.
 	if job.spec.Log == p2pnode.LogFile {

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -83,7 +85,7 @@ type daemonStart struct {
 	o     *options
 	flags *pflag.FlagSet
 	again bool
-	began map[string]string    // what the settings said
+	began []settingDoc         // what the settings said
 	extra *p2pnode.ServiceSpec // of `run`
 	verb  []string             // argv that leads to this start again: before and
 	tail  []string             // after the flags
@@ -107,7 +109,7 @@ func (a *app) runExec(s daemonStart, asked *bool) error {
 	if err := o.resolve(s.flags); err != nil {
 		return err
 	}
-	s.began = o.said(s.flags)
+	s.began = o.settings(s.flags)
 	services, err := s.services(o)
 	if err != nil || a.trial {
 		return err
@@ -225,21 +227,16 @@ func (s daemonStart) load(dir string, log zerolog.Logger) (exec.Loaded, error) {
 // later names the settings of the file that a reload does not apply and that are others
 // than those with which p2pnode was started.
 func (s daemonStart) later(fresh *options, flags *pflag.FlagSet) (out []string) {
-	now := fresh.said(flags)
-	for _, name := range sortedKeys(now) {
-		from := s.o.sources[name]
-		if was, ok := s.began[name]; ok && was != now[name] && name != "observe" && from != "flag" && from != "environment" {
-			out = append(out, fileKey(name))
+	for _, now := range fresh.settings(flags) {
+		i := slices.IndexFunc(s.began, func(was settingDoc) bool { return was.Name == now.Name })
+		applied := now.Name == "observe" || strings.HasPrefix(now.Name, "grace.")
+		if i < 0 || applied || s.began[i].Value == now.Value {
+			continue
+		}
+		if from := s.began[i].Source; from != "flag" && from != "environment" {
+			out = append(out, now.Name)
 		}
 	}
-	return out
-}
-
-// said are the settings as they were given, by the name of their flag.
-func (o *options) said(flags *pflag.FlagSet) map[string]string {
-	out := map[string]string{"shutdown_timeout": o.ShutdownTimeout.String()}
-	flags.VisitAll(func(f *pflag.Flag) { out[f.Name] = f.Value.String() })
-	out["label"] = fmt.Sprint(o.Label) // in the order of the keys
 	return out
 }
 
