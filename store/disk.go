@@ -25,6 +25,10 @@ import (
 //	          "next" -> 8 bytes, number of its next report; "gone" | line key -> checksum and
 //	          numbers that were given up
 //
+// Each has an empty bucket "apart" in it: bbolt then gives it pages of its own. A
+// small bucket without one rests inside its parent's page, and bbolt reads it from
+// a copy on the heap, where a flipped bit leads into other people's memory.
+//
 // bbolt panics on a truncated file and takes SIGBUS when it is truncated while
 // open; every use goes through guarded, which makes errors of both.
 var (
@@ -35,6 +39,7 @@ var (
 	keyFile       = []byte("file")
 	keyEpoch      = []byte("epoch")
 	keyNext       = []byte("next")
+	keyApart      = []byte("apart")
 	gonePrefix    = "gone"
 )
 
@@ -175,6 +180,12 @@ func (d *disk) update(f func(buckets) error) error {
 			var b buckets
 			for name, bucket := range map[string]**bbolt.Bucket{string(bucketReports): &b.reports, string(bucketPapers): &b.papers, string(bucketMeta): &b.meta} {
 				if *bucket, err = tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+					return err
+				}
+				if (*bucket).Root() != 0 {
+					continue
+				}
+				if _, err = (*bucket).CreateBucketIfNotExists(keyApart); err != nil {
 					return err
 				}
 			}

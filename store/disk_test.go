@@ -254,6 +254,57 @@ func TestDamagedFiles(t *testing.T) {
 	t.Logf("%d files damaged, %d of them replaced, %d of %d reports left", len(damages), replaced, left, len(damages)*len(want))
 }
 
+// No bucket rests inside another's page, where bbolt would read it from the heap: not
+// in a new file, and not in one of an earlier revision once it was written.
+func TestBucketsHavePagesOfTheirOwn(t *testing.T) {
+	inline := func(path string) (n int) {
+		db, err := bbolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+				if b.Root() == 0 {
+					n++
+				}
+				return nil
+			})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	cfg := config(t, 1)
+	s, stop := running(t, cfg)
+	first := must(t, s, 1)
+	stop()
+	if n := inline(cfg.Path); n != 0 {
+		t.Errorf("%d buckets of a new file are inside another's page", n)
+	}
+	db, err := bbolt.Open(cfg.Path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return b.DeleteBucket(keyApart) })
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if inline(cfg.Path) == 0 {
+		t.Fatal("nothing is as an earlier revision left it")
+	}
+	s, stop = running(t, cfg)
+	if r := must(t, s, 2); r.Epoch != first.Epoch || r.Seq != 2 || count(s) != 2 {
+		t.Errorf("%s follows %s, %d are here", identity(r), identity(first), count(s))
+	}
+	stop()
+	if n := inline(cfg.Path); n != 0 {
+		t.Errorf("%d buckets of an earlier revision's file are still inside another's page", n)
+	}
+}
+
 // A file that kills two lives in a row while it is opened is not opened again; what
 // can be read of it is there all the same.
 func TestDeadlyFileIsMovedAside(t *testing.T) {

@@ -57,8 +57,18 @@ func (d *disk) foreign() error {
 	})
 }
 
+// entries calls f for everything in b but the bucket that keeps it apart.
+func entries(b *bbolt.Bucket, f func(k, v []byte) error) error {
+	return b.ForEach(func(k, v []byte) error {
+		if bytes.Equal(k, keyApart) {
+			return nil
+		}
+		return f(k, v)
+	})
+}
+
 func (c *contents) loadGone(meta *bbolt.Bucket) error {
-	return meta.ForEach(func(k, v []byte) error {
+	return entries(meta, func(k, v []byte) error {
 		name, ok := strings.CutPrefix(string(k), gonePrefix)
 		l, rest, isLine := parseLine([]byte(name))
 		if !ok || !isLine || len(rest) > 0 {
@@ -76,7 +86,7 @@ func (c *contents) loadGone(meta *bbolt.Bucket) error {
 }
 
 func (c *contents) loadPapers(papers *bbolt.Bucket) error {
-	return papers.ForEach(func(k, v []byte) error {
+	return entries(papers, func(k, v []byte) error {
 		raw, sound := unchecked(v)
 		chain, err := decodePapers(raw)
 		if !sound || err != nil {
@@ -90,7 +100,7 @@ func (c *contents) loadPapers(papers *bbolt.Bucket) error {
 
 func (c *contents) loadReports(d *disk, reports *bbolt.Bucket) error {
 	var list []sketch
-	err := reports.ForEach(func(key, v []byte) error {
+	err := entries(reports, func(key, v []byte) error {
 		p, ok := parseKey(key)
 		k, _, err := unpack(v)
 		if !ok || err != nil || p.seq == 0 || p.seq > maxSeq {
