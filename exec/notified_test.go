@@ -12,6 +12,7 @@ import (
 
 	"p2pnode"
 	"p2pnode/exec/notify"
+	"p2pnode/test/bin"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,10 +47,6 @@ func TestEveryServiceIsHeard(t *testing.T) {
 // programFor is a copy of the test binary that every user may run.
 func programFor(t *testing.T) string {
 	t.Helper()
-	raw, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "p2pnode")
 	if err != nil {
 		t.Fatal(err)
@@ -59,9 +56,7 @@ func programFor(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "part")
-	if err := os.WriteFile(path, raw, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	bin.Copy(t, "/proc/self/exe", path, "")
 	return path
 }
 

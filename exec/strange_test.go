@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/bin"
 	"p2pnode/test/need"
 
 	"golang.org/x/sys/unix"
@@ -37,15 +38,9 @@ func aWhile(i int) string { return fmt.Sprintf("%d%07d", 1000+i, os.Getpid()) }
 // root cannot see its environment and its descriptors any more, nor can exec.
 func hiddenSleep(t *testing.T) string {
 	t.Helper()
-	raw, err := os.ReadFile("/bin/sleep")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sleep")
-	if err := os.WriteFile(path, raw, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	bin.Copy(t, "/bin/sleep", path, "")
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		t.Fatal(err)
 	}

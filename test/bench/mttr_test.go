@@ -272,13 +272,7 @@ func targets(b *testing.B, program, dir string, f fault) []*target {
 		t := &target{name: fmt.Sprintf("web%d", i), port: freePort(b)}
 		t.program = filepath.Join(dir, t.name+".bin")
 		if err := os.Link(program, t.program); err != nil {
-			raw, err := os.ReadFile(program)
-			if err == nil {
-				err = os.WriteFile(t.program, raw, 0o755)
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
+			bin.Copy(b, program, t.program, "")
 		}
 		t.argv = append([]string{t.program, "-port", strconv.Itoa(t.port), "-ledger", t.ledger(dir)}, f.args...)
 		out = append(out, t)

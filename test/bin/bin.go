@@ -1,4 +1,4 @@
-// Package bin gives tests the real binary.
+// Package bin gives tests the real binary, and makes programs that run at once.
 package bin
 
 import (

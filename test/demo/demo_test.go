@@ -26,14 +26,8 @@ import (
 // demo's, and nobody else's.
 func own(t *testing.T, binary string) string {
 	t.Helper()
-	raw, err := os.ReadFile(binary)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "p2pnode")
-	if err := os.WriteFile(path, raw, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bin.Copy(t, binary, path, "")
 	t.Cleanup(func() {
 		for _, pid := range running(path) {
 			syscall.Kill(pid, syscall.SIGKILL)

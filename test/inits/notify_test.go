@@ -3,7 +3,6 @@ package inits
 import (
 	"errors"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -99,9 +98,9 @@ func TestNotifySocket(t *testing.T) {
 	h := newHost(t)
 	i := newInitd(t, h.Fleet.Dir)
 	h.Bin = filepath.Join(h.Fleet.Dir, "p2pnode")
-	copyBinary(t, h.Bin, "")
+	bin.Copy(t, bin.P2pnode(t), h.Bin, "")
 	next := filepath.Join(h.Fleet.Dir, "next")
-	copyBinary(t, next, "next")
+	bin.Copy(t, bin.P2pnode(t), next, "next")
 	h.Fleet.Env = []string{"NOTIFY_SOCKET=" + i.path, "WATCHDOG_USEC=" + strconv.FormatInt(allowed.Microseconds(), 10)}
 	h.Start(append(alone, "--supervised", "auto")...)
 	was := settled(h)
@@ -128,16 +127,4 @@ func TestNotifySocket(t *testing.T) {
 		t.Errorf("exit %d after shutdown: Restart=on-failure would start it again", code)
 	}
 	empty(h, "after shutdown")
-}
-
-// copyBinary writes p2pnode to a file, with an end that makes it another one.
-func copyBinary(t *testing.T, to, end string) {
-	t.Helper()
-	raw, err := os.ReadFile(bin.P2pnode(t))
-	if err == nil {
-		err = os.WriteFile(to, append(raw, end...), 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"p2pnode/test/bin"
 	"p2pnode/test/host"
 	"p2pnode/test/need"
 )
@@ -45,9 +46,7 @@ func start(t *testing.T, s supervisor) *under {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"run": run, "finish": "#!/bin/sh\n" + s.finish + "\n"} {
-		if err := os.WriteFile(filepath.Join(u.folder, name), []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		bin.Write(t, filepath.Join(u.folder, name), []byte(text))
 	}
 	u.supervise(daemon)
 	return u

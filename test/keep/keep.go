@@ -61,7 +61,7 @@ func newBehind(t testing.TB, prefix []string, services func(victim, dir string) 
 	if err := os.MkdirAll(filepath.Dir(h.Binary), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	variant(t, bin.P2pnode(t), h.Binary, "")
+	bin.Copy(t, bin.P2pnode(t), h.Binary, "")
 	f.Bin = h.Binary
 	h.Host = f.Add("solo").Configure("grace: {node: 200ms}\nservices:\n" + services(h.Victim, f.Dir))
 	h.Prefix = prefix
@@ -70,16 +70,10 @@ func newBehind(t testing.TB, prefix []string, services func(victim, dir string) 
 	return h
 }
 
-// variant copies a binary with something at its end: another file, the same program.
+// variant is another file of the same program.
 func variant(t testing.TB, from, to, end string) string {
 	t.Helper()
-	raw, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, append(raw, end...), 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin.Copy(t, from, to, end)
 	return to
 }
 

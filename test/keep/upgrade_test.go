@@ -15,6 +15,7 @@ import (
 
 	"p2pnode"
 	kept "p2pnode/exec"
+	"p2pnode/test/bin"
 	"p2pnode/test/history"
 	"p2pnode/test/host"
 )
@@ -173,9 +174,7 @@ func TestUnfitBinariesChangeNothing(t *testing.T) {
 	dir := h.Fleet.Dir
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		bin.Write(t, path, []byte(text))
 		return path
 	}
 	check := func(doc string) string { return "#!/bin/sh\necho '" + doc + "'\n" }
@@ -245,10 +244,8 @@ func TestAFailingBinaryIsTakenBack(t *testing.T) {
 			file := variant(t, h.Binary, filepath.Join(h.Fleet.Dir, "new"), "N")
 			if c.kill == "" {
 				script := "#!/bin/sh\n[ \"$1\" = state-check ] && exec " + file + " \"$@\"\nexit 3\n"
-				if err := os.WriteFile(filepath.Join(h.Fleet.Dir, "bad"), []byte(script), 0o755); err != nil {
-					t.Fatal(err)
-				}
 				file = filepath.Join(h.Fleet.Dir, "bad")
+				bin.Write(t, file, []byte(script))
 			}
 			h.Fleet.Must(10*time.Second, "web is up", func() bool { return len(h.pids("web")) == 1 })
 			web := h.pids("web")["web"]
