@@ -2,6 +2,7 @@ package p2pnode
 
 import (
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -24,7 +25,8 @@ type ServiceSpec struct {
 	HangDump bool              `json:"hang_dump,omitempty"`      // SIGQUIT before a hung one is killed: a Go program prints its stacks
 	Gain     bool              `json:"new_privileges,omitempty"` // a service with User may gain rights by setuid and setcap programs
 	Labels   map[string]string `json:"labels,omitempty"`
-	After    []string          `json:"after,omitempty"` // started when these are ready
+	After    []string          `json:"after,omitempty"`    // started when these are ready
+	Requires []string          `json:"requires,omitempty"` // likewise, and stopped and begun anew with each of these
 
 	Manual      bool          `json:"manual,omitempty"` // start: manual
 	StartWithin time.Duration `json:"start_within"`     // no failed check counts before this or the first success
@@ -125,6 +127,17 @@ const (
 	ReadyNotify  ReadyMode = "notify"
 	ReadyStarted ReadyMode = "started"
 )
+
+// Order is what s is started after: After, and what it requires.
+func (s ServiceSpec) Order() []string {
+	out := slices.Clone(s.After)
+	for _, name := range s.Requires {
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
 
 var serviceName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[0-9]+)?$`)
 

@@ -103,17 +103,17 @@ func validServices(specs []p2pnode.ServiceSpec) error {
 		seen[s.Name] = true
 	}
 	for _, s := range specs {
-		for _, dep := range s.After {
+		for _, dep := range s.Order() {
 			if !seen[dep] {
 				return &p2pnode.Error{
 					Code: "unknown-service", Text: "service " + quoted(s.Name) + " is to start after " + quoted(dep) + ", which is not declared",
-					Fix: "declare it or take it out of after:", Exit: p2pnode.ExitUsage,
+					Fix: "declare it or take it out of after: and requires:", Exit: p2pnode.ExitUsage,
 				}
 			}
 		}
 	}
 	if loop := afterLoop(specs); loop != "" {
-		return &p2pnode.Error{Code: "after-loop", Text: "service " + quoted(loop) + " waits for itself through after:", Fix: "break the circle", Exit: p2pnode.ExitUsage}
+		return &p2pnode.Error{Code: "after-loop", Text: "service " + quoted(loop) + " waits for itself through after: or requires:", Fix: "break the circle", Exit: p2pnode.ExitUsage}
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func validServices(specs []p2pnode.ServiceSpec) error {
 func afterLoop(specs []p2pnode.ServiceSpec) string {
 	after := map[string][]string{}
 	for _, s := range specs {
-		after[s.Name] = s.After
+		after[s.Name] = s.Order()
 	}
 	const visiting, done = 1, 2
 	mark := map[string]int{}

@@ -27,6 +27,7 @@ type policy struct {
 	observe  bool // the whole host
 	shutdown shutdown
 	booted   bool     // adoption is through: what is not there is not there
+	parting  bool     // something is leaving
 	order    []string // declaration order; @node and @door first
 	svcs     map[string]*svc
 	epoch    uint64                         // of all incarnations
@@ -69,12 +70,15 @@ type svc struct {
 	inc       p2pnode.Incarnation // newest one allocated; of a dead service the one that died
 	pid       int
 	adopted   bool
-	stopped   bool   // desired state: a person wants it down
-	intent    intent // who said so
-	removed   bool   // no longer declared: forgotten once it has ended
-	waiting   bool   // for a service named in After
-	again     bool   // start once the stop is through (restart)
-	stopLate  bool   // stop as soon as the start in flight is through
+	stopped   bool      // desired state: a person wants it down
+	intent    intent    // who said so
+	removed   bool      // no longer declared: forgotten once it has ended
+	waiting   bool      // for a service named in After
+	again     bool      // start once the stop is through (restart)
+	leaving   bool      // stops once what requires it has ended
+	renewed   string    // again, with this one that it requires
+	renewAt   time.Time // its budget is used up: renewed then
+	stopLate  bool      // stop as soon as the start in flight is through
 	restarts  int
 	lastExit  *p2pnode.Exit
 	lastBy    p2pnode.By
@@ -144,8 +148,9 @@ func (p *policy) add(now time.Time, spec p2pnode.ServiceSpec) *svc {
 	return s
 }
 
-// normalised fills what a bare spec leaves open.
+// normalised fills what a bare spec leaves open. What is required comes first, too.
 func normalised(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
+	s.After = s.Order()
 	if s.Restart == "" {
 		s.Restart = p2pnode.RestartAlways
 	}
@@ -229,6 +234,7 @@ func (p *policy) step(now time.Time, ev event) []effect {
 	case evTick:
 		p.tick(now, ev.late)
 	}
+	p.advanceLeaving(now)
 	p.advanceShutdown(now)
 	return p.out
 }
@@ -295,7 +301,7 @@ func (p *policy) next() time.Time {
 
 // deadlines are all moments at which time alone changes something for s.
 func (s *svc) deadlines() []time.Time {
-	out := []time.Time{s.stopKill, s.giveUp, s.probeAt, s.worldAt, s.maintEnds}
+	out := []time.Time{s.stopKill, s.giveUp, s.probeAt, s.worldAt, s.maintEnds, s.renewAt}
 	if s.phase == running {
 		out = append(out, s.health.deadlines()...)
 		if !s.readyAt.IsZero() && s.failure == nil && s.dirty() {
@@ -335,6 +341,9 @@ func (p *policy) tick(now time.Time, late time.Duration) {
 		if due(now, s.giveUp) {
 			s.giveUp = time.Time{}
 			p.set(now, s, p2pnode.StateUnkillable, "it does not die of SIGKILL: the kernel holds it")
+		}
+		if due(now, s.renewAt) {
+			p.renewAgain(now, s)
 		}
 		if due(now, s.probeAt) {
 			p.probe(now, s)

@@ -98,6 +98,7 @@ func (p *policy) ready(now time.Time, s *svc) {
 	}
 	p.set(now, s, p2pnode.StateUp, "")
 	p.wakeDependents(now, s)
+	p.renewRequiring(now, s)
 }
 
 func (p *policy) checked(now time.Time, ev evChecked) {

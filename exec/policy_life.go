@@ -69,14 +69,12 @@ func (s *svc) done() bool {
 func (p *policy) stopped(now time.Time, s *svc) {
 	p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
 	s.failure = nil
-	again := s.again && !p.shutdown.on
-	s.again = false
 	p.set(now, s, p2pnode.StateStopped, "")
 	switch {
 	case s.removed:
 		p.forget(s)
-	case again:
-		p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByOperator}, "", false)
+	case s.again && !p.shutdown.on:
+		p.comeAgain(now, s)
 	}
 }
 
@@ -200,7 +198,7 @@ func (s *svc) self() bool {
 // decide looks at a failure and either holds, waits or starts.
 func (p *policy) decide(now time.Time, s *svc) {
 	f := s.failure
-	if f == nil || s.start != nil || s.phase == stopping || p.shutdown.on || s.stopped || s.removed {
+	if f == nil || s.start != nil || s.phase == stopping || s.leaving || p.shutdown.on || s.stopped || s.removed {
 		return
 	}
 	held := p.heldBy(now, s)

@@ -25,7 +25,10 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 		p.endedUnseen(now, e)
 	}
 	for s := range p.all {
-		if s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on {
+		switch {
+		case s.stopped && s.phase == running:
+			p.leave(now, s) // the last exec did not get through with it
+		case s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on:
 			p.want(now, s)
 		}
 	}
@@ -40,10 +43,6 @@ func (p *policy) adopt(now time.Time, f found) {
 	s.inc, s.pid, s.adopted, s.phase, s.starts = f.inc, f.pid, !f.ours, running, f.starts
 	s.startedAt, s.readyAt, s.lastExit, s.restarts = f.started, now, f.last, f.restarts
 	p.armHealth(now, s)
-	if s.stopped {
-		p.stop(now, s)
-		return
-	}
 	if s.spec.Name == p2pnode.SelfNode {
 		s.readyAt = time.Time{}
 		p.set(now, s, p2pnode.StateStarting, "")
@@ -70,7 +69,11 @@ func (p *policy) endedUnseen(now time.Time, e evEnded) {
 func (p *policy) want(now time.Time, s *svc) {
 	if dep := p.missingDep(s); dep != "" {
 		s.waiting = true
-		p.set(now, s, p2pnode.StateStarting, "waiting for "+dep)
+		why := "waiting for " + dep
+		if d := p.svcs[dep]; d.stopped && d.intent.By != "" {
+			why += ", which " + d.intent.By + " stopped"
+		}
+		p.set(now, s, p2pnode.StateStarting, why)
 		return
 	}
 	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
@@ -78,7 +81,7 @@ func (p *policy) want(now time.Time, s *svc) {
 
 func (p *policy) missingDep(s *svc) string {
 	for _, dep := range s.spec.After {
-		if d := p.svcs[dep]; d != nil && (d.phase != running || d.readyAt.IsZero()) {
+		if d := p.svcs[dep]; d != nil && (d.phase != running || d.leaving || d.readyAt.IsZero()) {
 			return dep
 		}
 	}
@@ -126,18 +129,15 @@ func (p *policy) ordered(now time.Time, ev evOrder) {
 		}
 		p.emit(effPersist{})
 	}
-	switch ev.verb {
-	case verbStart:
-		p.orderStart(now, s, ev.force)
-	case verbStop:
-		s.again = false
-		p.stop(now, s)
-	case verbRestart:
-		if s.phase == running {
-			s.again = true
-			p.stop(now, s)
-			return
-		}
+	switch {
+	case ev.verb == verbStop:
+		s.again, s.renewed, s.renewAt = false, "", time.Time{}
+		p.leave(now, s)
+	case ev.verb == verbRestart && s.phase == running:
+		s.again = true
+		p.leave(now, s)
+	default:
+		p.startRequired(now, s, ev.by)
 		p.orderStart(now, s, ev.force)
 	}
 }
@@ -148,7 +148,12 @@ func (p *policy) orderStart(now time.Time, s *svc, force bool) {
 		s.stopLate = false
 	case s.phase == stopping:
 		s.again = true
+	case s.leaving:
+		s.leaving = s.again // a stop is taken back, a restart goes on
 	case s.phase == running && (s.failure == nil || !s.failure.live):
+	case len(s.spec.Requires) > 0 && !force && s.phase == idle && p.missingDep(s) != "":
+		s.failure, s.probeAt, s.worldAt = nil, time.Time{}, time.Time{}
+		p.want(now, s)
 	default:
 		p.begin(now, s, s.failure, p2pnode.By{Kind: p2pnode.ByOperator}, "", force)
 	}
@@ -165,16 +170,34 @@ func (p *policy) stop(now time.Time, s *svc) {
 		s.phase = stopping
 		s.stopKill = now.Add(p.stopTime(s))
 		p.emit(effSignal{name: s.spec.Name, inc: s.inc})
-		p.set(now, s, p2pnode.StateStopping, "")
+		why := ""
+		if s.renewed != "" {
+			why = "it begins anew with " + s.renewed + ", which it requires"
+		}
+		p.set(now, s, p2pnode.StateStopping, why)
 	case idle:
 		if s.lastExit != nil { // what a dead main process left behind ends too
 			p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
 		}
 		p.set(now, s, p2pnode.StateStopped, "")
-		if s.removed {
+		switch {
+		case s.removed:
 			p.forget(s)
+		case s.again && !p.shutdown.on:
+			p.comeAgain(now, s)
 		}
 	}
+}
+
+// comeAgain starts what was stopped in order to be started.
+func (p *policy) comeAgain(now time.Time, s *svc) {
+	renewed := s.renewed != ""
+	s.again, s.renewed = false, ""
+	if renewed {
+		p.want(now, s)
+		return
+	}
+	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByOperator}, "", false)
 }
 
 func (p *policy) stopTime(s *svc) time.Duration {
@@ -261,7 +284,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 		switch {
 		case s.phase == running:
 			s.again = true
-			p.stop(now, s)
+			p.leave(now, s)
 		case s.failure != nil && s.phase == idle:
 			s.failure.due, s.looping = now, false
 			p.worldChanged(now, evWorld{name: name})

@@ -29,6 +29,7 @@ type world struct {
 	refuses bool
 	traced  bool // a debugger holds every process
 	done    bool
+	hold    map[string]bool // these do not end by a signal
 }
 
 func newWorld(t rapid.TB, specs ...p2pnode.ServiceSpec) *world {
@@ -80,6 +81,9 @@ func (w *world) carryOut(eff effect) []event {
 		w.pid++
 		return []event{evStarted{name: e.name, inc: e.inc, pid: w.pid, looked: w.now}}
 	case effSignal:
+		if w.hold[e.name] {
+			return nil
+		}
 		return w.end(e.name, p2pnode.Exit{})
 	case effKill:
 		return w.end(e.name, p2pnode.Exit{Signal: "SIGKILL"})
@@ -385,12 +389,14 @@ func TestMissingUsesNoBudgetAndTriesOnChange(t *testing.T) {
 // service that is wanted and not held is up or has a moment to look forward to.
 func TestPolicyHoldsUnderAnyQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		names := []string{"a", "b", "c"}
+		names := []string{"a", "b", "c", "d"}
 		b := spec("b")
 		b.After = []string{"a"}
 		c := spec("c")
 		c.Watchdog, c.Restart = time.Second, p2pnode.RestartOnFailure
-		w := newWorld(t, spec("a"), b, c)
+		d := spec("d")
+		d.Requires = []string{"a", "c"}
+		w := newWorld(t, spec("a"), b, c, d)
 		id := uint64(0)
 		for range rapid.IntRange(1, 120).Draw(t, "n") {
 			name := rapid.SampledFrom(names).Draw(t, "name")
@@ -442,6 +448,9 @@ func (w *world) look() {
 			w.t.Fatalf("%s: policy says phase %d %s, the world has %v %s", name, s.phase, s.inc, lives, inc)
 		}
 		idleWanted := s.phase == idle && !s.stopped && s.state != p2pnode.StateExited && !s.waiting
+		if s.leaving || s.waiting && w.p.missingDep(s) == "" {
+			w.t.Fatalf("%s is %s (%s): leaving %v, waiting %v for nothing", name, s.state, s.why, s.leaving, s.waiting)
+		}
 		if idleWanted && w.p.next().IsZero() {
 			w.t.Fatalf("%s is %s and nothing will ever happen to it", name, s.state)
 		}

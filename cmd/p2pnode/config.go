@@ -145,7 +145,7 @@ func printConfig(p *printer, doc configDoc) {
 	p.line("")
 	rows = nil
 	for _, s := range doc.Services {
-		rows = append(rows, []cell{c(s.Name), c(strings.Join(s.Command, " ")), c(string(s.Ready)), c(string(s.Recover)), c(strings.Join(s.After, ","))})
+		rows = append(rows, []cell{c(s.Name), c(strings.Join(s.Command, " ")), c(string(s.Ready)), c(string(s.Recover)), c(strings.Join(s.Order(), ","))})
 	}
 	p.table([]string{"service", "command", "ready", "recover", "after"}, rows)
 }
@@ -177,6 +177,7 @@ services:
     # oom_score: 500
     # labels: {tier: web}
     # after: [db]                                     # start once db is ready
+    # requires: [db]                                  # that too, and begin anew whenever db does
     # replicas: 1                                     # web.1, web.2 ...; {i} in its texts is the number
     # start: auto                                     # auto | manual
     # start_within: 60s                               # no failed check counts before this or the first success

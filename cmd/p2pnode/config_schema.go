@@ -137,6 +137,7 @@ func serviceSchema() schema {
 		"new_privileges": typed("boolean", "with user or group: setuid and setcap programs may raise it again (false)"),
 		"labels":         pairs("for TARGET K=V"),
 		"after":          listOf("started once these are ready", true),
+		"requires":       listOf("started once these are ready, stopped before they are, and begun anew with each new life of theirs", true),
 		"replicas":       number("so many of it: web.1, web.2 ...; {i} in its texts is the number", 1, 256),
 		"start":          choice("start: manual waits for p2pnode start", "auto", "manual"),
 		"start_within":   span("no failed check counts before this or the first success; with ready: notify the longest start (60s)"),

@@ -65,12 +65,16 @@ services:
   db:
     shell: "exec postgres"
     replicas: 2
+  cache:
+    shell: "exec redis"
+    replicas: 2
   web:
     command: [./web, --port, 8080]
     check: {http: "http://127.0.0.1:8080/", every: 200ms}
     cwd: site
     env: {MODE: prod, N: 3}
     after: [db]
+    requires: [cache]
     recover: local
     watchdog: 300ms
     stop_grace: 0s
@@ -82,17 +86,17 @@ services:
 	if o.Grace != (p2pnode.Grace{Agent: time.Minute, Node: 2 * time.Second, NodeStop: 10 * time.Second}) {
 		t.Errorf("grace %+v", o.Grace)
 	}
-	if got := serviceNames(o.Services); !slices.Equal(got, []string{"db.1", "db.2", "web"}) {
+	if got := serviceNames(o.Services); !slices.Equal(got, []string{"db.1", "db.2", "cache.1", "cache.2", "web"}) {
 		t.Fatalf("services %v", got)
 	}
-	db, web := o.Services[0], o.Services[2]
+	db, web := o.Services[0], o.Services[4]
 	if !slices.Equal(db.Command, []string{"/bin/sh", "-c", "exec postgres"}) || db.Ready != p2pnode.ReadyStarted ||
 		db.StopGrace != 5*time.Second || db.StopSignal != "TERM" || db.StopTimeout != 10*time.Second ||
 		db.StartWithin != time.Minute || db.Restart != p2pnode.RestartAlways || db.Recover != p2pnode.RecoverAgent {
 		t.Errorf("db: %+v", db)
 	}
 	if !slices.Equal(web.Command, []string{"./web", "--port", "8080"}) || web.Ready != p2pnode.ReadyCheck ||
-		!slices.Equal(web.After, []string{"db.1", "db.2"}) || web.Env["N"] != "3" || web.Recover != p2pnode.RecoverLocal ||
+		!slices.Equal(web.After, []string{"db.1", "db.2"}) || !slices.Equal(web.Requires, []string{"cache.1", "cache.2"}) || web.Env["N"] != "3" || web.Recover != p2pnode.RecoverLocal ||
 		web.StopGrace != 0 || web.StopSignal != "INT" || web.StopTimeout != 3*time.Second || web.Watchdog != 300*time.Millisecond {
 		t.Errorf("web: %+v", web)
 	}
@@ -114,6 +118,8 @@ func TestBadConfig(t *testing.T) {
 		{"services:\n  web: {command: [a], shell: b}\n", `both command and shell`},
 		{"services:\n  'we b': {shell: b}\n", `:2: service name "we b"`},
 		{"services:\n  a: {shell: x, after: [b]}\n  b: {shell: x, after: [a]}\n", "wait for each other: a after b after a"},
+		{"services:\n  a: {shell: x, requires: [wep]}\n  web: {shell: x}\n", `requires names the unknown service "wep", did you mean "web"?`},
+		{"services:\n  a: {shell: x, requires: [b]}\n  b: {shell: x, after: [a]}\n", `wait for each other`},
 		{"services:\n  a: {shell: x, after: [wep]}\n  web: {shell: x}\n", `unknown service "wep", did you mean "web"?`},
 		{"services:\n  a: {shell: x, stop_grace: 5}\n", "say the unit, 5s or 5ms"},
 		{"services:\n  a: {shell: x, recover: agents}\n", `should be one of agent, local, off (did you mean "agent"?)`},

@@ -76,6 +76,7 @@ func TestImport(t *testing.T) {
 		{"a unit", "web.service", `[Unit]
 Description=The web
 After=network.target postgresql.service
+Requires=postgresql.service
 [Service]
 Type=notify
 ExecStartPre=-/bin/mkdir -p /run/web
@@ -122,12 +123,13 @@ WantedBy=multi-user.target
     env_file: [/etc/default/web]
 `, `
 3: After=postgresql.service: if p2pnode runs postgresql too, say after: [postgresql]
-6: the prefix - of ExecStartPre is left out
-11: /etc/default/web may be missing under systemd; here the service waits for it
-16: RestartSec is left out: a first restart is at once, then p2pnode waits longer each time
-20: LimitNOFILE=1024:65536: the first of the two holds for both
-22: TasksMax=4% is left out
-28: PrivateTmp is left out
+4: Requires=postgresql.service: if p2pnode runs postgresql too, say requires: [postgresql]
+7: the prefix - of ExecStartPre is left out
+12: /etc/default/web may be missing under systemd; here the service waits for it
+17: RestartSec is left out: a first restart is at once, then p2pnode waits longer each time
+21: LimitNOFILE=1024:65536: the first of the two holds for both
+23: TasksMax=4% is left out
+29: PrivateTmp is left out
 `},
 		{"variables, forking, a template", "x@.service", "[Service]\nType=forking\nPIDFile=/run/x.pid\nExecStart=/usr/bin/x -p ${PORT} %i\nRestart=on-abort\n", `
   x:

@@ -308,7 +308,11 @@ func (u *unitReader) limit(k setting, key string) {
 func (u *unitReader) order(k setting) {
 	for dep := range strings.FieldsSeq(k.value) {
 		if name, ok := strings.CutSuffix(dep, ".service"); ok {
-			u.note(k.line, "%s=%s: if p2pnode runs %s too, say after: [%s]", k.key, dep, name, name)
+			key := "requires"
+			if k.key == "After" || k.key == "Wants" {
+				key = "after"
+			}
+			u.note(k.line, "%s=%s: if p2pnode runs %s too, say %s: [%s]", k.key, dep, name, key, name)
 		} else if strings.HasSuffix(dep, ".socket") {
 			u.note(k.line, "%s=%s: p2pnode makes no sockets; let the program listen by itself", k.key, dep)
 		}

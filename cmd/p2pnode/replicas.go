@@ -10,8 +10,8 @@ import (
 	"p2pnode"
 )
 
-// unfold makes web.1, web.2 ... of replicas; an `after` that names a service
-// with replicas waits for all of them.
+// unfold makes web.1, web.2 ... of replicas; an `after` or `requires` that
+// names a service with replicas means all of them.
 func unfold(all []declared) []p2pnode.ServiceSpec {
 	names := map[string][]string{}
 	for _, d := range all {
@@ -24,12 +24,16 @@ func unfold(all []declared) []p2pnode.ServiceSpec {
 			if d.replicas > 0 {
 				s = numbered(s, i+1)
 			}
-			s.Name, s.After = name, nil
-			for _, before := range d.spec.After {
-				s.After = append(s.After, names[before]...)
-			}
+			s.Name, s.After, s.Requires = name, allOf(names, s.After), allOf(names, s.Requires)
 			out = append(out, s)
 		}
+	}
+	return out
+}
+
+func allOf(names map[string][]string, some []string) (out []string) {
+	for _, name := range some {
+		out = append(out, names[name]...)
 	}
 	return out
 }

@@ -69,6 +69,7 @@ func (r *reader) service(key, n *yaml.Node) declared {
 		"new_privileges": r.flag(where+": new_privileges", &s.Gain),
 		"labels":         r.pairs(where+": labels", &s.Labels),
 		"after":          r.texts(where+": after", &s.After),
+		"requires":       r.texts(where+": requires", &s.Requires),
 		"replicas":       r.number(where+": replicas", &d.replicas, 1, 256),
 		"start":          r.oneOf(where+": start", &start, "auto", "manual"),
 		"start_within":   r.duration(where+": start_within", &s.StartWithin, 0),
@@ -147,21 +148,25 @@ func (r *reader) stop(n *yaml.Node, where string, s *p2pnode.ServiceSpec) {
 	})
 }
 
-// checkOrder refuses `after` that names nothing, or that nobody could ever
-// satisfy.
+// checkOrder refuses `after` and `requires` that name nothing, or that nobody could
+// ever satisfy.
 func (r *reader) checkOrder(all []declared) {
 	byName := map[string]declared{}
 	for _, d := range all {
 		byName[d.spec.Name] = d
 	}
 	for _, d := range all {
-		for _, before := range d.spec.After {
+		for _, before := range d.spec.Order() {
 			if _, ok := byName[before]; !ok {
+				key := "after"
+				if slices.Contains(d.spec.Requires, before) {
+					key = "requires"
+				}
 				hint := ""
 				if near := nearest(before, slices.Collect(maps.Keys(byName))); near != "" {
 					hint = fmt.Sprintf(", did you mean %q?", near)
 				}
-				r.bad(d.at, "service %s: after names the unknown service %q%s", d.spec.Name, before, hint)
+				r.bad(d.at, "service %s: %s names the unknown service %q%s", d.spec.Name, key, before, hint)
 			}
 		}
 	}
@@ -183,7 +188,7 @@ func findLoop(all map[string]declared, state map[string]int, name string, path [
 		return nil
 	}
 	state[name] = 1
-	for _, before := range all[name].spec.After {
+	for _, before := range all[name].spec.Order() {
 		if loop := findLoop(all, state, before, path); loop != nil {
 			return loop
 		}
