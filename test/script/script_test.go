@@ -239,6 +239,13 @@ func (s *story) pid(ts *testscript.TestScript, a *actor, what string) (pid int, 
 	case p2pnode.SelfExec:
 		return a.Exec(), p2pnode.ClassExecDead
 	}
+	var d p2pnode.PSDoc
+	a.JSON(&d, "ps")
+	for _, one := range d.Services {
+		if one.Name == what && one.PID != 0 {
+			return one.PID, p2pnode.ClassSignalled
+		}
+	}
 	ts.Fatalf("what is %s?", what)
 	return 0, ""
 }
