@@ -70,6 +70,10 @@ bench-mttr: build ## ours beside runit, s6, daemontools, supervisor and monit, 2
 bench-crowd: build ## kill -9 of a service alone, then beside 2,000 processes of others, 20 faults each (2 min)
 	$(BENCH) -bench 'MTTR/^p2pnode/^kill_-9(_beside.*)?$$' -benchtime 1x ./test/bench
 
+.PHONY: bench-flood
+bench-flood: build ## kill -9 of a service alone, then while another one prints 100 MB/s, 20 faults each (1 min)
+	$(BENCH) -bench 'MTTR/^p2pnode(,_another_.*)?$$/^kill_-9(_beside_a_flood_.*)?$$' -benchtime 1x ./test/bench
+
 .PHONY: bench-join
 bench-join: build ## five nodes on loopback: all see five after the last start
 	$(BENCH) -bench Join -benchtime 5x ./test/bench

@@ -25,6 +25,7 @@ import (
 func ours() []contender {
 	return []contender{
 		our("p2pnode", "as `config init` writes it", "", faultKill, faultCrowd, faultChild, faultMissing, faultSupervisor, faultNone),
+		our("p2pnode, another service prints 100 MB a second", "as `config init` writes it", "", faultFlood),
 		our("p2pnode, recover: local", "`recover: local`", "recover: local", faultKill, faultCrowd),
 		our("p2pnode, stop_grace: 0s", "`stop_grace: 0s`", "stop_grace: 0s", faultStop),
 		our("p2pnode, watchdog: 300ms", "`watchdog: 300ms`", "watchdog: 300ms", faultDeadlock),
@@ -32,13 +33,20 @@ func ours() []contender {
 	}
 }
 
+// flood prints a line of 100 kB each millisecond.
+const flood = "  flood: {command: [%q, -count, 1ms, -wide, \"100000\"]}\n"
+
 // our is p2pnode with services that have one more line than `config init` writes.
 func our(name, config, more string, faults ...fault) contender {
 	return contender{
 		name: name, config: config, faults: faults, ready: func(*testing.B) {},
 		start: func(b *testing.B, dir string, ts []*target) *supervisor {
 			data, file := filepath.Join(dir, "data"), filepath.Join(dir, "p2pnode.yaml")
-			if err := os.WriteFile(file, []byte(declare(more, ts)), 0o600); err != nil {
+			yaml := declare(more, ts)
+			if slices.ContainsFunc(faults, func(f fault) bool { return f.name == faultFlood.name }) {
+				yaml += fmt.Sprintf(flood, bin.Victim(b))
+			}
+			if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 				b.Fatal(err)
 			}
 			leash, cut, err := os.Pipe()

@@ -74,6 +74,7 @@ var (
 		return began
 	}}
 	faultCrowd      = fault{name: "kill -9 beside 2,000 processes", limit: never, breaks: hit(syscall.SIGKILL), around: 2000}
+	faultFlood      = fault{name: "kill -9 beside a flood of logs", limit: never, breaks: hit(syscall.SIGKILL)}
 	faultSupervisor = fault{name: "supervisor killed, then kill -9"}
 	faultNone       = fault{name: "idle"}
 )
