@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"p2pnode"
 	"p2pnode/test/bin"
 	"p2pnode/test/score"
 )
@@ -60,12 +62,20 @@ func hit(sig syscall.Signal) func(*target) time.Time {
 	}
 }
 
+// anyMoment lets a fault come at no fixed time after the last question of a check that
+// asks once a second: questions to all services are asked together, and a repair ends
+// with one.
+func anyMoment() { time.Sleep(rand.N(p2pnode.DefaultCheckEvery)) }
+
 var (
 	faultKill     = fault{name: "kill -9", limit: never, breaks: hit(syscall.SIGKILL)}
 	faultStop     = fault{name: "SIGSTOP", limit: never, breaks: hit(syscall.SIGSTOP)}
-	faultDeadlock = fault{name: "deadlock", limit: never, breaks: hit(syscall.SIGUSR1)}
-	faultChild    = fault{name: "kill -9, a child holds stdout", limit: never, breaks: hit(syscall.SIGKILL), args: []string{"-child"}}
-	faultMissing  = fault{name: "binary missing for 6 s", limit: 3 * never, batch: true, breaks: func(t *target) time.Time {
+	faultDeadlock = fault{name: "deadlock", limit: never, breaks: func(t *target) time.Time {
+		anyMoment()
+		return hit(syscall.SIGUSR1)(t)
+	}}
+	faultChild   = fault{name: "kill -9, a child holds stdout", limit: never, breaks: hit(syscall.SIGKILL), args: []string{"-child"}}
+	faultMissing = fault{name: "binary missing for 6 s", limit: 3 * never, batch: true, breaks: func(t *target) time.Time {
 		os.Rename(t.program, t.program+".away")
 		return hit(syscall.SIGKILL)(t)
 	}, mend: func(t *target) time.Time {
