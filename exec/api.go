@@ -23,6 +23,8 @@ type VerbOptions struct {
 	NoWait  bool          `json:"no_wait,omitempty"` // answer when it has begun
 	Force   bool          `json:"force,omitempty"`   // start although a copy seems to live
 	Timeout time.Duration `json:"timeout,omitempty"` // 0: a minute
+
+	Aside *Aside `json:"aside,omitempty"` // of a manager's maintenance or observe, and of nothing else
 }
 
 // VerbResult is what became of a start, stop or restart.

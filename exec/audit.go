@@ -91,14 +91,14 @@ var audited = map[string]func(json.RawMessage, *AuditEntry){
 	verbStart:   auditOrder,
 	verbStop:    auditOrder,
 	verbRestart: auditOrder,
-	"maintenance": func(raw json.RawMessage, e *AuditEntry) {
+	verbMaintain: func(raw json.RawMessage, e *AuditEntry) {
 		b, _ := decode[maintenanceBody](raw)
 		e.Target = b.Target
 		if !b.Until.IsZero() {
 			e.With = map[string]any{"until": b.Until}
 		}
 	},
-	"observe": func(raw json.RawMessage, e *AuditEntry) {
+	verbObserve: func(raw json.RawMessage, e *AuditEntry) {
 		b, _ := decode[observeBody](raw)
 		e.Target, e.With = b.Target, map[string]any{"on": b.On}
 	},
@@ -131,6 +131,12 @@ func auditOrder(raw json.RawMessage, e *AuditEntry) {
 	e.Target = b.Target
 	if b.Options.Force {
 		e.With = map[string]any{"force": true}
+	}
+	if set := b.Options.Aside; set != nil {
+		e.With = map[string]any{"on": set.On}
+		if set.For > 0 {
+			e.With["for"] = set.For.String()
+		}
 	}
 }
 

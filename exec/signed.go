@@ -21,8 +21,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// A manager's start, stop or restart of a service of this host, or his reading of its
-// log (logread.go). The node process only carries it: exec draws a challenge, the manager
+// A manager's start, stop or restart of a service of this host, his setting it aside
+// (aside.go), or his reading of its log (logread.go). The node process only carries it: exec draws a challenge, the manager
 // signs it together with what is to be done and to which host, and exec looks at the
 // signature, at the certificates and at the cluster that this host trusts, all by itself. A challenge is good once, for
 // challengeLife; no clocks are compared. Every member may ask for challenges, so none is
@@ -38,7 +38,7 @@ const actDomain = "host-act"
 type Act struct {
 	Host      string      `json:"host"` // peer ID
 	Challenge []byte      `json:"challenge"`
-	Verb      string      `json:"verb"` // start | stop | restart | logs
+	Verb      string      `json:"verb"` // start | stop | restart | maintenance | observe | logs
 	Target    string      `json:"target"`
 	Options   VerbOptions `json:"options"`
 	Read      *LogRead    `json:"read,omitempty"` // logs: which lines, and for whom they are sealed
@@ -142,13 +142,18 @@ func (ss *session) signed(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, act, err := readAct(b.Envelope, verbStart, verbStop, verbRestart)
+	signer, act, err := readAct(b.Envelope, verbStart, verbStop, verbRestart, verbMaintain, verbObserve)
 	var out any
 	var order json.RawMessage
 	if err == nil {
 		order = body(verbBody{Target: act.Target, Options: act.Options})
 		if err = ss.r.mayAct(signer, act); err == nil {
-			out, err = ss.orderBy(act.Verb, order, "manager "+signer.String())
+			switch act.Verb {
+			case verbMaintain, verbObserve:
+				out, err = ss.r.asideBy(act.Verb, act.Target, act.Options.Aside)
+			default:
+				out, err = ss.orderBy(act.Verb, order, "manager "+signer.String())
+			}
 		}
 	}
 	if refused, _ := errors.AsType[*p2pnode.Error](err); out == nil && (refused == nil || refused.Code != notTrusted) {

@@ -20,8 +20,8 @@ var verbs = map[string]func(*session, json.RawMessage) (any, error){
 	verbStart:     func(ss *session, b json.RawMessage) (any, error) { return ss.order(verbStart, b) },
 	verbStop:      func(ss *session, b json.RawMessage) (any, error) { return ss.order(verbStop, b) },
 	verbRestart:   func(ss *session, b json.RawMessage) (any, error) { return ss.order(verbRestart, b) },
-	"maintenance": (*session).maintenance,
-	"observe":     (*session).observe,
+	verbMaintain:  (*session).maintenance,
+	verbObserve:   (*session).observe,
 	"reload":      (*session).reload,
 	"shutdown":    (*session).shutdown,
 	"upgrade":     (*session).upgrade,
@@ -144,46 +144,6 @@ func (r *runner) withWords(target string, ans p2pnode.RecoverAnswer) p2pnode.Rec
 		}
 	})
 	return ans
-}
-
-func (ss *session) maintenance(raw json.RawMessage) (any, error) {
-	b, err := decode[maintenanceBody](raw)
-	if err != nil {
-		return nil, err
-	}
-	return nil, ss.r.forTargets(b.Target, func(name string) { ss.r.step(evMaintenance{name, b.Until}) })
-}
-
-func (ss *session) observe(raw json.RawMessage) (any, error) {
-	b, err := decode[observeBody](raw)
-	if err != nil {
-		return nil, err
-	}
-	if b.Target == "" || b.Target == "all" {
-		if err := ss.r.ask(func() { ss.r.step(evObserve{"", b.On}) }); err != nil {
-			return nil, err
-		}
-		return nil, ss.r.saved()
-	}
-	return nil, ss.r.forTargets(b.Target, func(name string) { ss.r.step(evObserve{name, b.On}) })
-}
-
-// forTargets runs f on the loop for each target and waits until that is on disk.
-func (r *runner) forTargets(target string, f func(name string)) error {
-	var missing error
-	if err := r.ask(func() {
-		names, err := r.targets(target)
-		missing = err
-		for _, name := range names {
-			f(name)
-		}
-	}); err != nil {
-		return err
-	}
-	if missing != nil {
-		return missing
-	}
-	return r.saved()
 }
 
 func (ss *session) reload(raw json.RawMessage) (any, error) {

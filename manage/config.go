@@ -131,8 +131,8 @@ type Standing struct {
 
 // Remote is the services of other hosts.
 type Remote interface {
-	// Act has services of another host started, stopped or restarted: its exec decides
-	// whether this node may.
+	// Act has services of another host started, stopped, restarted or set aside: its
+	// exec decides whether this node may.
 	Act(ctx context.Context, host peer.ID, verb, target string, options exec.VerbOptions) (exec.VerbResult, error)
 	// Logs calls f with each line of another host's logs; its exec decides whether this
 	// node may. It returns after the last one, or, where they are followed, when ctx

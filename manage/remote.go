@@ -13,7 +13,7 @@ import (
 	"p2pnode/exec"
 )
 
-// Act has services of another host started, stopped or restarted.
+// Act has services of another host started, stopped, restarted or set aside.
 func (a *API) Act(ctx context.Context, verb, node, target string, options exec.VerbOptions) (exec.VerbResult, error) {
 	if err := a.mayManage(verb + " services of other hosts"); err != nil {
 		return exec.VerbResult{}, err

@@ -19,12 +19,12 @@ func (a *app) maintenanceCommand() *cobra.Command {
 	on := &cobra.Command{
 		Use: "on TARGET", Short: "Begin (--ttl 1h)", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if ttl <= 0 || ttl > 30*24*time.Hour {
+			if ttl <= 0 || ttl > exec.MaxMaintenance {
 				return usage("--ttl is %s, should be more than 0 and at most 720h", ttl)
 			}
 			until := time.Now().Add(ttl)
 			doc := setDoc{Target: args[0], On: new(true), Until: until, Result: "maintenance until " + until.Format(time.DateTime)}
-			return a.setOn(cmd, doc, func(ctx context.Context, client *exec.Client, target string) error {
+			return a.setAside(cmd, doc, exec.Aside{On: true, For: ttl}, func(ctx context.Context, client *exec.Client, target string) error {
 				return client.Maintenance(ctx, target, until)
 			})
 		},
@@ -34,7 +34,7 @@ func (a *app) maintenanceCommand() *cobra.Command {
 		Use: "off TARGET", Short: "End", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc := setDoc{Target: args[0], On: new(false), Result: "maintenance is over"}
-			return a.setOn(cmd, doc, func(ctx context.Context, client *exec.Client, target string) error {
+			return a.setAside(cmd, doc, exec.Aside{}, func(ctx context.Context, client *exec.Client, target string) error {
 				return client.Maintenance(ctx, target, time.Time{})
 			})
 		},
@@ -50,7 +50,7 @@ func (a *app) observeCommand() *cobra.Command {
 			Use: use + " TARGET", Short: short, Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				doc := setDoc{Target: args[0], On: new(on), Result: said}
-				return a.setOn(cmd, doc, func(ctx context.Context, client *exec.Client, target string) error {
+				return a.setAside(cmd, doc, exec.Aside{On: on}, func(ctx context.Context, client *exec.Client, target string) error {
 					return client.Observe(ctx, target, on)
 				})
 			},
@@ -69,14 +69,16 @@ type setDoc struct {
 	Result string    `json:"result"`
 }
 
-func (a *app) setOn(cmd *cobra.Command, doc setDoc, do func(ctx context.Context, client *exec.Client, target string) error) error {
-	doc.Schema = p2pnode.Schema(cmd.Parent().Name())
+// setAside has something left alone, or not any more: by do on this host, else as set
+// says.
+func (a *app) setAside(cmd *cobra.Command, doc setDoc, set exec.Aside, do func(ctx context.Context, client *exec.Client, target string) error) error {
+	name := cmd.Parent().Name()
+	doc.Schema = p2pnode.Schema(name)
 	return a.withExec(cmd, func(ctx context.Context, client *exec.Client) error {
-		target, err := a.localTarget(ctx, client, doc.Target)
-		if err != nil {
-			return err
+		here := func(client *exec.Client, ctx context.Context, target string, _ exec.VerbOptions) (exec.VerbResult, error) {
+			return exec.VerbResult{OK: true}, do(ctx, client, target)
 		}
-		if err := do(ctx, client, target); err != nil {
+		if _, err := a.act(ctx, client, name, doc.Target, here, exec.VerbOptions{Aside: &set}); err != nil {
 			return err
 		}
 		return a.show(view{doc: doc, names: []string{doc.Target}, print: func(p *printer) { p.line("%s: %s", doc.Target, doc.Result) }})

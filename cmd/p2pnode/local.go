@@ -227,7 +227,8 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 	return cmd
 }
 
-// act has services started, stopped or restarted, here or on the host that arg names.
+// act has services started, stopped, restarted or set aside, here or on the host that
+// arg names.
 func (a *app) act(ctx context.Context, client *exec.Client, name, arg string, do verb, opt exec.VerbOptions) (exec.VerbResult, error) {
 	target, err := a.localTarget(ctx, client, arg)
 	if e, ok := errors.AsType[*p2pnode.Error](err); ok && e.Code == otherHost {
