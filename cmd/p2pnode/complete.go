@@ -16,8 +16,9 @@ import (
 const patienceOfTab = time.Second
 
 // addCompletion lets a shell complete the arguments of cmd and its verbs: what its
-// Use calls NODE is the name of a member, TARGET and SVC are services, ID is one of
-// what the command is about. FILE is the shell's own business.
+// Use calls NODE is the name of a member, TARGET and SVC are services of this host or,
+// where none is called that, another host and a slash; ID is one of what the command is
+// about. FILE is the shell's own business.
 func (a *app) addCompletion(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		a.addCompletion(sub)
@@ -27,28 +28,41 @@ func (a *app) addCompletion(cmd *cobra.Command) {
 		return
 	}
 	known, many := func(context.Context, string) []string { return nil }, 1
+	targets := false
 	switch args {
 	case "NODE":
 		known = memberNames
 	case "A B":
 		known, many = memberNames, 2
 	case "TARGET":
-		known = targetNames
+		known, targets = localNames, true
 	case "TARGET...", "[[NODE/]SVC...]":
-		known, many = targetNames, 1<<10
+		known, targets, many = localNames, true, 1<<10
 	case "ID", "[ID]":
 		known = idsOf(cmd)
 	}
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		dir, err := clientDir(a.data)
 		if err != nil || len(args) >= many {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), patienceOfTab)
 		defer cancel()
-		names := slices.DeleteFunc(known(ctx, dir), func(name string) bool { return slices.Contains(args, name) })
+		names := known(ctx, dir)
+		if targets && begun != "" && !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, begun) }) {
+			return hostsOf(ctx, dir), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(args, name) })
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// hostsOf are the members, each with the slash that its services follow.
+func hostsOf(ctx context.Context, dir string) (names []string) {
+	for _, name := range memberNames(ctx, dir) {
+		names = append(names, name+"/")
+	}
+	return names
 }
 
 // memberNames are those of the members, as the node process of dir knows them; none
@@ -69,8 +83,8 @@ func memberNames(ctx context.Context, dir string) (names []string) {
 	return names
 }
 
-// targetNames are those of this host's services.
-func targetNames(ctx context.Context, dir string) (names []string) {
+// localNames are those of this host's services.
+func localNames(ctx context.Context, dir string) (names []string) {
 	c, err := exec.Dial(ctx, dir, exec.RoleCLI)
 	if err != nil {
 		return nil

@@ -31,6 +31,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"path", "a", ""}, nil},
 		{[]string{"restart", "w"}, []string{"web"}},
 		{[]string{"logs", ""}, []string{"web"}},
+		{[]string{"logs", "a"}, []string{"a/"}},
 		{[]string{"ping", "a", ""}, nil},
 		{[]string{"incidents", "show", ""}, nil},
 		{[]string{"status", ""}, nil},
