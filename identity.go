@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -222,6 +223,24 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// unfinished is the name of a WriteFile's temporary file, and whose it is.
+var unfinished = regexp.MustCompile(`\.([0-9]+)\.tmp$`)
+
+// RemoveUnfinished removes the temporary files that WriteFile left in dir when its
+// process was killed; those of processes that live stay.
+func RemoveUnfinished(dir string) {
+	files, _ := os.ReadDir(dir)
+	for _, f := range files {
+		of := unfinished.FindStringSubmatch(f.Name())
+		if of == nil || !f.Type().IsRegular() {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + of[1]); errors.Is(err, fs.ErrNotExist) {
+			os.Remove(filepath.Join(dir, f.Name()))
+		}
+	}
 }
 
 func writeSynced(path string, data []byte, mode fs.FileMode) error {

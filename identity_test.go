@@ -2,8 +2,11 @@ package p2pnode
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +107,32 @@ func TestKeyThatOthersCanReadIsRefused(t *testing.T) {
 	os.Chmod(path, 0o600)
 	if _, err := LoadOrCreateKey(path); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Fatalf("err = %v", err)
+	}
+}
+
+// What a killed process did not finish goes; what one that lives is at stays, and so
+// does what only looks like it.
+func TestRemoveUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	mine := fmt.Sprintf("trust.json.%d.tmp", os.Getpid())
+	keep := []string{"trust.json", "notes.tmp", mine}
+	for _, name := range append([]string{fmt.Sprintf("trust.json.%d.tmp", ended.Process.Pid)}, keep...) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	RemoveUnfinished(dir)
+	left, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for i := range left {
+		left[i] = filepath.Base(left[i])
+	}
+	slices.Sort(keep)
+	if !slices.Equal(left, keep) {
+		t.Errorf("left %q, want %q", left, keep)
 	}
 }
 

@@ -163,6 +163,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer lock.Close() // the last thing that ends
+	for _, dir := range []string{cfg.Dir, stateDir(cfg.Dir), runDir(cfg.Dir)} {
+		p2pnode.RemoveUnfinished(dir)
+	}
 	r, err := newRunner(cfg)
 	if err != nil {
 		return err
