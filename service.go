@@ -37,7 +37,8 @@ type ServiceSpec struct {
 	StopGrace   time.Duration `json:"stop_grace"`         // a SIGSTOP longer than this is a failure; 0: at once
 	StopSignal  string        `json:"stop_signal"`        // "TERM"
 	StopTimeout time.Duration `json:"stop_timeout"`       // then the tree is killed
-	Check       *Check        `json:"check,omitempty"`
+	Check       *Check        `json:"check,omitempty"`    // asks for start, ready and live at once
+	Checks      *Checks       `json:"checks,omitempty"`   // instead of Check: each for itself
 	Log         LogMode       `json:"log,omitempty"`      // where its output goes
 	LogFile     string        `json:"log_file,omitempty"` // where the program logs by itself, or with LogFile its output goes
 }
@@ -73,6 +74,7 @@ const (
 	DefaultStopTimeout = 10 * time.Second
 	DefaultCheckEvery  = time.Second
 	DefaultFailures    = 3
+	DefaultJitterPart  = 10 // a tenth of Every
 	DefaultNewer       = 10 * time.Second
 )
 
@@ -92,10 +94,61 @@ type Check struct {
 	File     string        `json:"file,omitempty"`    // path that the service touches
 	Newer    time.Duration `json:"newer,omitempty"`   // File must be at most this old
 	Every    time.Duration `json:"every"`
+	Jitter   time.Duration `json:"jitter"` // a question comes up to this much after Every, so that hosts do not ask in step; 0: never
 	Timeout  time.Duration `json:"timeout"`
 	Failures int           `json:"failures"`          // in a row
 	Good     int           `json:"successes"`         // in a row, that make it ready: at its start, and after failures
 	Unready  bool          `json:"unready,omitempty"` // failures make it unready and nothing more: it is not restarted for them
+}
+
+// Checks are the questions whether a service has started, is ready and lives; what is
+// nil is not asked. At least one is set.
+type Checks struct {
+	Start *Check `json:"start,omitempty"` // until its first success; the others are not asked before
+	Ready *Check `json:"ready,omitempty"` // failures make it unready; without it what Live, else Start, says makes it ready
+	Live  *Check `json:"live,omitempty"`  // failures make it hung: it is restarted
+}
+
+// The names of the three.
+const (
+	CheckStart = "start"
+	CheckReady = "ready"
+	CheckLive  = "live"
+)
+
+// EachCheck yields what a service is asked: its Check under the name "", or its Checks
+// in the order of a life.
+func (s *ServiceSpec) EachCheck(yield func(which string, c *Check) bool) {
+	ask := func(which string, c *Check) bool { return c == nil || yield(which, c) }
+	three := s.Checks
+	if three == nil {
+		three = &Checks{}
+	}
+	if ask("", s.Check) && ask(CheckStart, three.Start) && ask(CheckReady, three.Ready) {
+		ask(CheckLive, three.Live)
+	}
+}
+
+// OwnChecks gives s checks that no other spec has, so that they may be changed.
+func (s *ServiceSpec) OwnChecks() {
+	own := func(c *Check) *Check {
+		if c == nil {
+			return nil
+		}
+		return new(*c)
+	}
+	s.Check = own(s.Check)
+	if c := s.Checks; c != nil {
+		s.Checks = &Checks{own(c.Start), own(c.Ready), own(c.Live)}
+	}
+}
+
+// Asked reports whether s has a check.
+func (s *ServiceSpec) Asked() bool {
+	for range s.EachCheck {
+		return true
+	}
+	return false
 }
 
 // StatusRange is HTTP status codes from Low to High, both included.
@@ -190,9 +243,10 @@ type Usage struct {
 	Processes  int     `json:"processes"`
 }
 
-// CheckStatus is the last word of a service's check.
+// CheckStatus is the last word of a service's check; of several that of the worst.
 type CheckStatus struct {
-	State     string `json:"state"` // passing | failing | pending
+	Which     string `json:"which,omitempty"` // start | ready | live: that one of checks does not pass
+	State     string `json:"state"`           // passing | failing | pending
 	LastError string `json:"last_error,omitempty"`
 }
 

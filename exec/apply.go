@@ -154,7 +154,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 		r.step(evStartFailed{name: res.name, inc: res.inc, kind: kind, text: res.err.Error()})
 		return
 	}
-	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, progress{}, leftover{}, nil, ""
+	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, map[string]progress{}, leftover{}, nil, ""
 	r.metrics.started(res.name, job.eff.by.Kind)
 	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
 	r.watch(k, res.inc)

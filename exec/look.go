@@ -17,20 +17,15 @@ import (
 // applyCheck asks one question beside the loop and brings the answer back.
 func (r *runner) applyCheck(e effCheck) {
 	k := r.kids[e.name]
-	if k == nil || k.proc == nil || k.spec.Check == nil {
+	if k == nil || k.proc == nil {
 		return
 	}
-	c, pid, last := *k.spec.Check, k.proc.pid, k.progress
-	if s := r.policy.svcs[e.name]; s != nil && s.spec.Check != nil {
-		c = *s.spec.Check
-	}
+	pid, last := k.proc.pid, k.progress[e.which]
 	r.wg.Go(func() {
-		ev := evChecked{name: e.name, inc: e.inc}
-		var now progress
-		ev, now = ask(r.jobs, c, pid, last, ev)
+		ev, now := ask(r.jobs, e.check, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
 		r.do(func() {
 			if k := r.kids[e.name]; k != nil {
-				k.progress = now
+				k.progress[e.which] = now
 			}
 			r.step(ev)
 		})

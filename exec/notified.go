@@ -64,7 +64,7 @@ func (r *runner) follow(k *kid, pid int) bool {
 	}
 	p.ours = st.ppid == os.Getpid()
 	k.proc.behind.Store(true)
-	k.proc, k.progress = p, progress{}
+	k.proc, k.progress = p, map[string]progress{}
 	r.mains.Store(pid, p)
 	if rec, ok := r.state.get(name); ok {
 		rec.PID, rec.Ticks = p.pid, p.ticks

@@ -159,7 +159,7 @@ func normalised(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 	}
 	if s.Ready == "" || s.Ready == p2pnode.ReadyCheck {
 		s.Ready = p2pnode.ReadyStarted
-		if s.Check != nil {
+		if s.Asked() {
 			s.Ready = p2pnode.ReadyCheck
 		}
 	}
@@ -169,8 +169,8 @@ func normalised(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 	if s.StartWithin <= 0 {
 		s.StartWithin = p2pnode.DefaultStartWithin
 	}
-	if s.Check != nil {
-		c := *s.Check
+	s.OwnChecks()
+	for which, c := range s.EachCheck {
 		if c.Every <= 0 {
 			c.Every = p2pnode.DefaultCheckEvery
 		}
@@ -184,7 +184,9 @@ func normalised(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 			c.Failures = p2pnode.DefaultFailures
 		}
 		c.Good = max(c.Good, 1)
-		s.Check = &c
+		if which != "" {
+			c.Unready = which == p2pnode.CheckReady
+		}
 	}
 	return s
 }

@@ -67,6 +67,7 @@ type (
 	evChecked struct {
 		name    string
 		inc     p2pnode.Incarnation
+		which   string // of its checks
 		err     error
 		timeout bool    // no answer in time, rather than a wrong one
 		late    bool    // our own clock for it was late: the host, or we, stood still
@@ -189,8 +190,10 @@ type (
 		reason   p2pnode.Refusal
 	}
 	effCheck struct {
-		name string
-		inc  p2pnode.Incarnation
+		name  string
+		inc   p2pnode.Incarnation
+		which string
+		check p2pnode.Check
 	}
 	effDrain    struct{ name string } // count all heartbeats under way, then look
 	effLook     struct{ name string } // is it traced?

@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"strconv"
-	"strings"
 	"time"
 
 	"p2pnode"
@@ -10,18 +8,8 @@ import (
 
 // health is what checks, heartbeats and the kernel say of a running process.
 type health struct {
-	checkAt    time.Time
-	asked      time.Time     // when the last question went out
-	gap        time.Duration // between questions until the first good answer
-	asking     bool
-	failing    int // in a row
-	passing    int // in a row
-	everGood   bool
-	lastGood   time.Time
-	lastErr    string
-	answers    []string  // the last ones that were no good
-	askedLate  bool      // the last question went out late
-	pardoned   bool      // a bad answer was not counted since the last good one
+	checks     []*checker
+	begun      bool      // its start is over: a bad answer counts
 	beatBy     time.Time // watchdog deadline
 	readyBy    time.Time // until READY must have been said
 	granted    bool      // one more period was given
@@ -29,13 +17,14 @@ type health struct {
 	frozenTill time.Time // grace of a stop
 	looking    bool      // it is over: is a debugger there?
 	wasState   p2pnode.ServiceState
-	busySince  time.Time // failing, but working
 }
 
 func (h *health) deadlines() []time.Time {
 	out := []time.Time{h.frozenTill}
-	if !h.asking {
-		out = append(out, h.checkAt)
+	for _, c := range h.checks {
+		if !c.asking {
+			out = append(out, c.at)
+		}
 	}
 	if !h.draining {
 		out = append(out, h.beatBy, h.readyBy)
@@ -44,19 +33,19 @@ func (h *health) deadlines() []time.Time {
 }
 
 func (p *policy) clearHealth(s *svc) {
-	s.health = health{lastErr: s.health.lastErr}
+	s.health = health{}
 	s.readyAt = time.Time{}
 }
 
 // armHealth starts the clocks of a fresh or adopted process.
 func (p *policy) armHealth(now time.Time, s *svc) {
-	s.health = health{gap: firstCheck, lastGood: now}
-	if c := s.spec.Check; c != nil {
-		s.health.checkAt = now.Add(firstCheck)
-		if s.adopted {
-			s.health.checkAt = now.Add(time.Duration(p.rand.Int64N(int64(c.Every))))
-		}
-	}
+	s.health = health{}
+	p.armChecks(now, s, s.young(now))
+	p.armWords(now, s)
+}
+
+// armWords starts the clocks of what it is to say by itself.
+func (p *policy) armWords(now time.Time, s *svc) {
 	if s.spec.Watchdog > 0 {
 		s.health.beatBy = now.Add(max(s.spec.StartWithin, s.spec.Watchdog))
 		if s.adopted {
@@ -86,128 +75,20 @@ func (s *svc) grant(now time.Time) {
 
 // ready: the process works; what waits for it may start.
 func (p *policy) ready(now time.Time, s *svc) {
+	if s.failure != nil && s.health.hung() {
+		return // whatever it says by itself
+	}
 	if s.readyAt.IsZero() {
 		s.readyAt = now
 	}
 	s.health.readyBy = time.Time{}
-	if s.failure != nil && s.failure.live && s.failure.class != p2pnode.ClassFrozen && s.start == nil {
-		s.failure, s.probeAt = nil, time.Time{} // it came back by itself before anybody acted
-	}
-	if s.failure != nil || s.state == p2pnode.StateFrozen {
+	p.cameBack(s)
+	if s.failure != nil || s.state == p2pnode.StateFrozen || s.health.down() {
 		return
 	}
 	p.set(now, s, p2pnode.StateUp, "")
 	p.wakeDependents(now, s)
 	p.renewRequiring(now, s)
-}
-
-func (p *policy) checked(now time.Time, ev evChecked) {
-	s := p.svcs[ev.name]
-	if s == nil {
-		return
-	}
-	h := &s.health
-	if s.phase != running || ev.inc != s.inc || s.spec.Check == nil {
-		return
-	}
-	h.asking = false
-	h.checkAt = later(now, h.asked.Add(p.checkGap(s, ev.err == nil)))
-	switch {
-	case ev.err == nil:
-		h.failing, h.lastGood, h.busySince, h.pardoned = 0, now, time.Time{}, false
-		if h.passing++; h.passing < s.spec.Check.Good {
-			return // not yet
-		}
-		h.everGood, h.lastErr, h.answers = true, "", nil
-		h.checkAt = later(now, h.asked.Add(p.checkGap(s, true)))
-		if s.spec.Ready == p2pnode.ReadyCheck || !s.readyAt.IsZero() {
-			p.ready(now, s)
-		}
-	case ev.skip:
-		h.failing = 0
-		if ev.traced && s.failure != nil {
-			s.failure.traced = true
-			p.decide(now, s)
-		}
-	default:
-		p.checkFailed(now, s, ev)
-	}
-}
-
-// checkGap is the time from one question to the next: short and doubling until the
-// first good answer, then the period with a tenth of jitter. A question that runs
-// into its timeout is a part of that period, not on top of it: three of them take
-// three periods to tell, not six.
-func (p *policy) checkGap(s *svc, good bool) time.Duration {
-	every := s.spec.Check.Every
-	if !good && s.health.everGood {
-		return every // whether it hangs is to be known soon
-	}
-	if s.health.everGood || s.adopted {
-		return every + time.Duration(p.rand.Int64N(int64(every/10)+1))
-	}
-	gap := min(s.health.gap, every)
-	s.health.gap *= 2
-	return gap
-}
-
-func (p *policy) checkFailed(now time.Time, s *svc, ev evChecked) {
-	h := &s.health
-	h.passing = 0
-	if (ev.late || h.askedLate) && !h.pardoned {
-		h.pardoned, h.lastGood = true, now
-		return // the host stood still, and the service with it: one more period, once
-	}
-	h.lastErr = ev.err.Error()
-	h.answers = append(h.answers[max(0, len(h.answers)-lastAnswers+1):], h.lastErr)
-	if !h.everGood && now.Sub(s.startedAt) < s.spec.StartWithin && !s.adopted {
-		return
-	}
-	h.failing++
-	if h.failing < s.spec.Check.Failures {
-		return
-	}
-	if s.spec.Check.Unready {
-		if s.failure == nil && s.state != p2pnode.StateFrozen {
-			p.set(now, s, p2pnode.StateUnready, h.lastErr)
-		}
-		return
-	}
-	if ev.busy >= busyProgress {
-		if h.busySince.IsZero() {
-			h.busySince = now
-		}
-		if now.Sub(h.lastGood) < busyLimit {
-			if s.failure == nil && s.state != p2pnode.StateFrozen {
-				p.set(now, s, p2pnode.StateUnready, "busy, not hung: "+h.lastErr)
-			}
-			return
-		}
-	}
-	class := p2pnode.ClassCheckFailed
-	if ev.timeout {
-		class = p2pnode.ClassHung
-	}
-	p.hang(now, s, class, h.say(), ev.traced)
-}
-
-// say tells the last answers of a check that failed, newest last; what came several
-// times in a row is counted.
-func (h *health) say() string {
-	var out []string
-	for i := 0; i < len(h.answers); {
-		n := i
-		for n < len(h.answers) && h.answers[n] == h.answers[i] {
-			n++
-		}
-		text := h.answers[i]
-		if n-i > 1 {
-			text += " (" + strconv.Itoa(n-i) + " times)"
-		}
-		out, i = append(out, text), n
-	}
-	text := strings.Join(out, "; ")
-	return strings.ToValidUTF8(text[max(0, len(text)-maxWhy):], "")
 }
 
 // hang: the process is there and does not do its work.
@@ -349,7 +230,10 @@ func (p *policy) thawed(now time.Time, ev evThawed) {
 		return
 	}
 	h := &s.health
-	h.frozenTill, h.looking, h.failing, h.lastGood = time.Time{}, false, 0, now
+	h.frozenTill, h.looking = time.Time{}, false
+	for _, c := range h.checks {
+		c.failing, c.lastGood = 0, now
+	}
 	if !h.beatBy.IsZero() {
 		h.beatBy = later(h.beatBy, now.Add(s.spec.Watchdog))
 	}
@@ -363,7 +247,7 @@ func (p *policy) thawed(now time.Time, ev evThawed) {
 	if back == "" || back == p2pnode.StateFrozen || back == p2pnode.StateHung {
 		back = p2pnode.StateStarting
 	}
-	if !s.readyAt.IsZero() {
+	if !s.readyAt.IsZero() && !h.down() {
 		back = p2pnode.StateUp
 	}
 	p.set(now, s, back, "")
@@ -379,47 +263,7 @@ func (p *policy) tickHealth(now time.Time, s *svc, late time.Duration) {
 			p.emit(effLook{s.spec.Name})
 		}
 	}
-	if s.spec.Check == nil || h.asking || !due(now, h.checkAt) {
-		return
-	}
-	if s.state == p2pnode.StateFrozen {
-		h.checkAt = now.Add(s.spec.Check.Every)
-		return
-	}
-	p.ask(now, s, late > s.spec.Check.Every/4)
-}
-
-func (p *policy) ask(now time.Time, s *svc, late bool) {
-	s.health.asking, s.health.asked, s.health.askedLate = true, now, late
-	p.emit(effCheck{name: s.spec.Name, inc: s.inc})
-}
-
-// gather asks, beside a question that is due, what would be asked soon anyway: ten
-// services wake an idle host once a second then, and not ten times. What failed last
-// keeps its own time.
-func (p *policy) gather(now time.Time) {
-	asked := 0
-	for s := range p.all {
-		if s.health.asking && s.health.asked.Equal(now) {
-			asked++
-		}
-	}
-	if asked == 0 {
-		return
-	}
-	for s := range p.all {
-		h := &s.health
-		if asked == checkBurst {
-			return
-		}
-		if s.phase != running || s.spec.Check == nil || h.asking || h.failing > 0 || !h.everGood || s.state == p2pnode.StateFrozen {
-			continue
-		}
-		if h.checkAt.Sub(now) <= min(s.spec.Check.Every/4, checkGather) {
-			p.ask(now, s, false)
-			asked++
-		}
-	}
+	p.tickChecks(now, s, late)
 }
 
 // nodeSaid: the node process connected, spoke or its connection ended.

@@ -81,7 +81,7 @@ func (p *policy) want(now time.Time, s *svc) {
 
 func (p *policy) missingDep(s *svc) string {
 	for _, dep := range s.spec.After {
-		if d := p.svcs[dep]; d != nil && (d.phase != running || d.leaving || d.readyAt.IsZero()) {
+		if d := p.svcs[dep]; d != nil && (d.phase != running || d.leaving || d.readyAt.IsZero() || d.state == p2pnode.StateUnready) {
 			return dep
 		}
 	}
@@ -275,8 +275,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 	}
 	for _, name := range diff.Updated {
 		if s := p.svcs[name]; s.phase == running {
-			p.armHealth(now, s)
-			s.health.everGood = true
+			p.rearm(now, s)
 		}
 	}
 	for _, name := range diff.Changed {

@@ -27,6 +27,9 @@ func sameSpec(a, b p2pnode.ServiceSpec) bool {
 // sameProcess reports whether a running process of a would do for b.
 func sameProcess(a, b p2pnode.ServiceSpec) bool {
 	visible := func(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
+		if s.Ready != p2pnode.ReadyNotify {
+			s.Ready = "" // a process is not told of its checks
+		}
 		return p2pnode.ServiceSpec{
 			Command: s.Command, Cwd: s.Cwd, Env: s.Env, EnvFile: s.EnvFile, User: s.User, Group: s.Group, Log: s.Log, LogFile: s.LogFile,
 			Limits: s.Limits, Umask: s.Umask, Nice: s.Nice, OOM: s.OOM, Gain: s.Gain,

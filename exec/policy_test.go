@@ -27,7 +27,8 @@ type world struct {
 	events  []p2pnode.ExecEvent
 	refuse  startFailure // what the next start fails with
 	refuses bool
-	traced  bool // a debugger holds every process
+	traced  bool                             // a debugger holds every process
+	asked   func(effCheck) (evChecked, bool) // answers a question at once, if it does
 	done    bool
 	hold    map[string]bool // these do not end by a signal
 }
@@ -95,6 +96,14 @@ func (w *world) carryOut(eff effect) []event {
 		return []event{evLooked{name: e.name, held: w.traced, traced: w.traced}}
 	case effLook:
 		return []event{evLooked{name: e.name, held: w.traced, traced: w.traced}}
+	case effCheck:
+		if w.asked == nil {
+			return nil
+		}
+		if ev, ok := w.asked(e); ok {
+			ev.name, ev.inc, ev.which = e.name, e.inc, e.which
+			return []event{ev}
+		}
 	case effDone:
 		w.done = true
 	}
@@ -328,7 +337,7 @@ func TestThreeTimeoutsTakeThreePeriods(t *testing.T) {
 	asked := 0
 	for w.now.Sub(began) < 10*time.Second && w.last("web", p2pnode.FactFailed).Event == "" {
 		w.pass(5 * time.Millisecond)
-		if h := &w.p.svcs["web"].health; h.asking {
+		if w.p.svcs["web"].health.checks[0].asking {
 			asked++
 			w.now = w.now.Add(time.Second - 5*time.Millisecond)
 			w.do(evChecked{name: "web", inc: w.running["web"], err: fmt.Errorf("no answer"), timeout: true})
@@ -385,23 +394,28 @@ func TestMissingUsesNoBudgetAndTriesOnChange(t *testing.T) {
 }
 
 // Whatever happens in whatever order: one copy, rising incarnations, no start
-// against a person's will (all in carryOut), starts within the budget, and a
-// service that is wanted and not held is up or has a moment to look forward to.
+// against a person's will (all in carryOut), starts within the budget, no question
+// out of its order (in answers3), and a service that is wanted and not held is up or has
+// a moment to look forward to.
 func TestPolicyHoldsUnderAnyQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		names := []string{"a", "b", "c", "d"}
+		names := []string{"a", "b", "c", "d", "e"}
 		b := spec("b")
 		b.After = []string{"a"}
 		c := spec("c")
 		c.Watchdog, c.Restart = time.Second, p2pnode.RestartOnFailure
 		d := spec("d")
 		d.Requires = []string{"a", "c"}
-		w := newWorld(t, spec("a"), b, c, d)
+		e := spec("e")
+		e.Checks = threeChecks(p2pnode.CheckStart, p2pnode.CheckReady, p2pnode.CheckLive)
+		w := newWorld(t, spec("a"), b, c, d, e)
+		bad := map[string]bool{}
+		w.asked = w.answers3(bad)
 		id := uint64(0)
 		for range rapid.IntRange(1, 120).Draw(t, "n") {
 			name := rapid.SampledFrom(names).Draw(t, "name")
 			inc := w.p.svcs[name].inc
-			switch rapid.IntRange(0, 14).Draw(t, "what") {
+			switch rapid.IntRange(0, 16).Draw(t, "what") {
 			case 0, 1, 2:
 				w.crash(name)
 			case 3:
@@ -434,6 +448,8 @@ func TestPolicyHoldsUnderAnyQueue(t *testing.T) {
 				w.do(evNotified{name: name, beat: true})
 			case 14:
 				w.traced = rapid.Bool().Draw(t, "traced")
+			case 15, 16:
+				bad[rapid.SampledFrom([]string{p2pnode.CheckStart, p2pnode.CheckReady, p2pnode.CheckLive}).Draw(t, "check")] = rapid.Bool().Draw(t, "bad")
 			}
 			w.pass(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "pass")))
 			w.look()

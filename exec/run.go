@@ -82,8 +82,8 @@ type kid struct {
 	world    string
 	failedAt time.Time // the last start that failed, and why
 	failedBy string
-	patience time.Duration // until it is tried whatever the looks say
-	progress progress      // at the last check that failed
+	patience time.Duration       // until it is tried whatever the looks say
+	progress map[string]progress // at the last question of each check that failed
 	used     usedUntil
 	left     leftover         // of a life that ended unseen
 	untold   *replaced        // the failure whose repair the last exec died in
@@ -296,7 +296,7 @@ func (r *runner) open(now time.Time, spec p2pnode.ServiceSpec) error {
 
 func (r *runner) equip(spec p2pnode.ServiceSpec) error {
 	spec = normalised(spec)
-	k := &kid{spec: spec, id: r.identityOf(spec.Name)}
+	k := &kid{spec: spec, id: r.identityOf(spec.Name), progress: map[string]progress{}}
 	var err error
 	cfg := logs.Config{RunDir: runDir(r.cfg.Dir), LogDir: logDir(r.cfg.Dir), Service: spec.Name, Log: r.cfg.Log}
 	cfg.Refused = func(err error) { r.disk("log of "+spec.Name, err) }

@@ -57,7 +57,7 @@ func (r *runner) serviceStatus(s *svc) p2pnode.ServiceStatus {
 			out.NextTry = s.probeAt
 		}
 	}
-	if s.spec.Check != nil {
+	if s.spec.Asked() {
 		out.Check = s.checkStatus()
 	}
 	if k := r.kids[s.spec.Name]; k != nil {
@@ -71,7 +71,14 @@ func (s *svc) whyUnready() string {
 	if s.spec.Ready == p2pnode.ReadyNotify {
 		return "it has not said READY=1 yet"
 	}
-	return "its check has not passed yet"
+	c := s.health.of(p2pnode.CheckStart)
+	if c == nil || c.everGood {
+		c = s.health.decider()
+	}
+	if c == nil {
+		return ""
+	}
+	return "its " + c.name() + " has not passed yet"
 }
 
 func (s *svc) whyStopped() string {
@@ -84,15 +91,23 @@ func (s *svc) whyStopped() string {
 	return s.why
 }
 
+// checkStatus is the word of the worst check: of those that fail the last, whose failure
+// has the hardest outcome, of those that have not passed yet the first.
 func (s *svc) checkStatus() *p2pnode.CheckStatus {
-	c := &p2pnode.CheckStatus{State: "pending"}
-	switch {
-	case s.health.failing > 0:
-		c.State, c.LastError = "failing", s.health.lastErr
-	case s.health.everGood:
-		c.State = "passing"
+	out, worst := &p2pnode.CheckStatus{State: "pending"}, 0
+	for _, c := range s.health.checks {
+		rank, one := 1, &p2pnode.CheckStatus{State: "passing"}
+		switch {
+		case c.failing > 0 || c.down:
+			rank, one = 3, &p2pnode.CheckStatus{Which: c.which, State: "failing", LastError: c.lastErr}
+		case !c.everGood:
+			rank, one = 2, &p2pnode.CheckStatus{Which: c.which, State: "pending"}
+		}
+		if rank > worst || rank == 3 {
+			out, worst = one, rank
+		}
 	}
-	return c
+	return out
 }
 
 // targets are the children that a target names: a service, "" or "all" for all

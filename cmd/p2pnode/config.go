@@ -166,6 +166,7 @@ services:
     shell: "while :; do date; sleep 10; done"
     # command: [./web, --port, "8080"]                # instead of shell: no shell in between
     # check: {http: "http://127.0.0.1:8080/"}         # or tcp: ADDR | grpc: ADDR | unix: PATH | exec: [...] | file: PATH
+    # checks: {start: {tcp: ADDR}, ready: {http: URL}, live: {http: URL}}   # instead of check: each for itself
     # cwd: /srv/web                                   # else this file's folder
     # env: {MODE: prod}
     # env_file: web.env                               # KEY=VALUE lines, read at each start

@@ -150,27 +150,46 @@ func serviceSchema() schema {
 		"log":            choice("where its output goes: read, bounded and rotated by p2pnode (the default), or straight to log_file", "capture", "file"),
 		"log_file":       typed("string", "where the program logs by itself, besides stdout and stderr; with log: file where its output goes (default logs/SVC.out in the data folder)"),
 		"check":          checkSchema(),
+		"checks":         checksSchema(),
 	})
 	out["oneOf"] = []schema{{"required": []string{"command"}}, {"required": []string{"shell"}}}
+	out["not"] = schema{"required": []string{"check", "checks"}}
 	return out
 }
 
+// checkSchema is the check that asks for all at once.
 func checkSchema() schema {
-	out := object("a question that it must answer", schema{
+	out := questionSchema("a question that it must answer: whether it has started, is ready and lives")
+	out["properties"].(schema)["on_failure"] = choice("bad answers make it hung, so that it is restarted, or only unready", "restart", "unready")
+	return out
+}
+
+func checksSchema() schema {
+	out := object("instead of check: questions apart", schema{
+		p2pnode.CheckStart: questionSchema("until its first success; the others are not asked before; without one within start_within it is restarted"),
+		p2pnode.CheckReady: questionSchema("bad answers make it unready, good ones ready again; it is never restarted for them"),
+		p2pnode.CheckLive:  questionSchema("bad answers make it hung: it is restarted"),
+	})
+	out["minProperties"] = 1
+	return out
+}
+
+func questionSchema(about string) schema {
+	out := object(about, schema{
 		"http": typed("string", "URL; 2xx and 3xx are good"),
 		"tcp":  typed("string", "HOST:PORT; something must come back"), "send": typed("string", "written to tcp or unix"), "expect": typed("string", "must come back from tcp or unix"),
-		"exec":       listOf("a program; exit 0 is good", false),
-		"unix":       typed("string", "path of a socket; something must come back"),
-		"status":     schema{"anyOf": []schema{{"type": []string{"integer", "string"}}, {"type": "array", "items": schema{"type": []string{"integer", "string"}}}}, "description": "good answers to http, like 204 or 200-299"},
-		"body":       typed("string", "must be in the first 64 KiB of http's answer"),
-		"grpc":       typed("string", "HOST:PORT; grpc.health.v1, without TLS, must say SERVING"),
-		"service":    typed("string", "that grpc is asked about (the whole server)"),
-		"file":       typed("string", "path of a file that the service touches"),
-		"newer":      span("file is at most this old (10s)"),
-		"on_failure": choice("bad answers make it hung, so that it is restarted, or only unready", "restart", "unready"),
-		"every":      span("between two questions (1s)"), "timeout": span("for one answer (1s)"),
-		"failures":  number("bad answers in a row that make it hung", 1, 1000),
-		"successes": number("good answers in a row that make it ready, at its start and after failures (1)", 1, 1000),
+		"exec":    listOf("a program; exit 0 is good", false),
+		"unix":    typed("string", "path of a socket; something must come back"),
+		"status":  schema{"anyOf": []schema{{"type": []string{"integer", "string"}}, {"type": "array", "items": schema{"type": []string{"integer", "string"}}}}, "description": "good answers to http, like 204 or 200-299"},
+		"body":    typed("string", "must be in the first 64 KiB of http's answer"),
+		"grpc":    typed("string", "HOST:PORT; grpc.health.v1, without TLS, must say SERVING"),
+		"service": typed("string", "that grpc is asked about (the whole server)"),
+		"file":    typed("string", "path of a file that the service touches"),
+		"newer":   span("file is at most this old (10s)"),
+		"every":   span("between two questions (1s)"), "timeout": span("for one answer (1s)"),
+		"jitter":    span("a question comes up to this much later than every (a tenth of it; 0: never)"),
+		"failures":  number("bad answers in a row that are a failure (3)", 1, 1000),
+		"successes": number("good answers in a row that are a success, at its start and after failures (1)", 1, 1000),
 	})
 	out["oneOf"] = []schema{{"required": []string{"http"}}, {"required": []string{"tcp"}}, {"required": []string{"exec"}}, {"required": []string{"unix"}}, {"required": []string{"grpc"}}, {"required": []string{"file"}}}
 	return out

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,6 +109,38 @@ services:
 	}
 }
 
+// Each of the three is a check like the one for all, with its own defaults, folders and
+// replica's number.
+func TestChecksApart(t *testing.T) {
+	o, err := resolve(t, `
+services:
+  api:
+    shell: x
+    replicas: 2
+    checks:
+      start: {tcp: "127.0.0.1:808{i}", every: 200ms}
+      ready: {unix: "run/api.{i}.sock", jitter: 0s, successes: 2}
+      live: {http: "http://127.0.0.1:808{i}/healthz", every: 5s, jitter: 1s}
+  web: {shell: x, after: [api], ready: notify, checks: {live: {file: alive}}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range o.Services[:2] {
+		n := fmt.Sprint(i + 1)
+		c := s.Checks
+		if c.Start.TCP != "127.0.0.1:808"+n || c.Live.HTTP != "http://127.0.0.1:808"+n+"/healthz" || !filepath.IsAbs(c.Ready.Unix) || filepath.Base(c.Ready.Unix) != "api."+n+".sock" {
+			t.Errorf("%s asks %+v, %+v, %+v", s.Name, c.Start, c.Ready, c.Live)
+		}
+		if c.Start.Jitter != 20*time.Millisecond || c.Ready.Jitter != 0 || c.Live.Jitter != time.Second || c.Live.Every != 5*time.Second || c.Ready.Good != 2 || c.Start.Failures != 3 || s.Ready != p2pnode.ReadyCheck {
+			t.Errorf("%s asks %+v, %+v, %+v", s.Name, c.Start, c.Ready, c.Live)
+		}
+	}
+	if web := o.Services[2]; web.Ready != p2pnode.ReadyNotify || web.Checks.Start != nil || web.Checks.Live.Newer != 10*time.Second {
+		t.Errorf("web: %+v", web.Checks.Live)
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	for _, c := range []struct{ file, want string }{
 		{"services:\n  web:\n    comand: [a]\n", `p2pnode.yaml:3: unknown key "comand" in service web, did you mean "command"?`},
@@ -126,6 +159,16 @@ func TestBadConfig(t *testing.T) {
 		{"services:\n  a: {shell: x, check: {http: nonsense}}\n", "should be a URL"},
 		{"services:\n  a: {shell: x, check: {tcp: 'h:1', unix: /x}}\n", "exactly one of http, tcp, exec, unix, grpc, file"},
 		{"services:\n  a: {shell: x, ready: check}\n", "ready: check needs a check"},
+		{"services:\n  a: {shell: x, check: {tcp: 'h:1'}, checks: {live: {tcp: 'h:1'}}}\n", ":2: service a has both check and checks: keep check, "},
+		{"services:\n  a:\n    shell: x\n    checks: {}\n", ":4: service a: checks asks nothing: add start, ready or live"},
+		{"services:\n  a: {shell: x, checks: {live: }}\n", "checks asks nothing"},
+		{"services:\n  a: {shell: x, checks: {redy: {tcp: 'h:1'}}}\n", `unknown key "redy" in service a: checks, did you mean "ready"?`},
+		{"services:\n  a: {shell: x, checks: {live: {tpc: 'h:1'}}}\n", `unknown key "tpc" in service a: checks: live, did you mean "tcp"?`},
+		{"services:\n  a: {shell: x, checks: {live: {}}}\n", "service a: checks: live should have exactly one of http"},
+		{"services:\n  a: {shell: x, checks: {live: {tcp: 'h:1', on_failure: unready}}}\n", "service a: checks: live: on_failure belongs to check: of checks, ready makes it unready"},
+		{"services:\n  a: {shell: x, ready: notify, checks: {ready: {tcp: 'h:1'}}}\n", "both ready: notify and a check that says when it is ready"},
+		{"services:\n  a: {shell: x, check: {tcp: 'h:1', jitter: 2s}}\n", "jitter is 2s, should be at most every, which is 1s"},
+		{"services:\n  a: {shell: x, check: {tcp: 'h:1', jitter: 0.1}}\n", "say the unit"},
 		{"services:\n  a: {shell: x}\n  a: {shell: y}\n", "there twice"},
 		{"services:\n  a: {shell: x, limits: {nofile: 64K}}\n", `nofile is "64K", should be a number or unlimited`},
 		{"services:\n  a: {shell: x, limits: {memory: lots}}\n", `memory is "lots", should be bytes like 512M or 2G`},
@@ -260,7 +303,7 @@ func TestSchemaSaysWhatTheReaderTakes(t *testing.T) {
 	}
 	// The other way: where no key is near the reader lists those it knows.
 	for where, text := range map[string]string{
-		"": "Q", "notify[].": "{notify: [Q]}", "grace.": "{grace: Q}", "services.X.": "{services: {X: Q}}", "services.X.limits.": "{services: {X: {limits: Q}}}", "services.X.stop.": "{services: {X: {stop: Q}}}", "services.X.check.": "{services: {X: {check: Q}}}",
+		"": "Q", "notify[].": "{notify: [Q]}", "grace.": "{grace: Q}", "services.X.": "{services: {X: Q}}", "services.X.limits.": "{services: {X: {limits: Q}}}", "services.X.stop.": "{services: {X: {stop: Q}}}", "services.X.check.": "{services: {X: {check: Q}}}", "services.X.checks.": "{services: {X: {checks: Q}}}",
 	} {
 		_, err := resolve(t, strings.ReplaceAll(text, "Q", "{qqqqqqqqqqqqqq: 1}"))
 		_, list, _ := strings.Cut(err.Error(), "known are ")

@@ -159,11 +159,11 @@ func (b *bundle) config(path string) {
 		for i := range s.Before {
 			s.Before[i] = oneLine(s.Before[i])
 		}
-		if s.Check != nil {
-			s.Check.Exec = oneLine(s.Check.Exec)
-		}
-		if c := s.Check; c != nil && c.Send != "" {
-			c.Send = "[masked]"
+		for _, c := range s.EachCheck {
+			c.Exec = oneLine(c.Exec)
+			if c.Send != "" {
+				c.Send = "[masked]"
+			}
 		}
 	}
 	b.json("config/config.json", doc)

@@ -50,7 +50,7 @@ func TestDebugBundleOfADeadHost(t *testing.T) {
 	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "b.tar.gz")
 	config := filepath.Join(t.TempDir(), "p2pnode.yaml")
 	for path, text := range map[string]string{
-		config:                                     "services:\n  web: {command: [/srv/web, --password, HUNTER2ARG], env: {TOKEN: HUNTER2ENV}, check: {tcp: 'h:1', send: HUNTER2SEND}}\nnotify:\n  - {webhook: 'https://h/HUNTER2HOOK'}\n",
+		config:                                     "services:\n  web: {command: [/srv/web, --password, HUNTER2ARG], env: {TOKEN: HUNTER2ENV}, check: {tcp: 'h:1', send: HUNTER2SEND}}\n  api: {command: [/srv/api], checks: {live: {tcp: 'h:1', send: HUNTER2APART}}}\nnotify:\n  - {webhook: 'https://h/HUNTER2HOOK'}\n",
 		dir + "/node.key":                          "HUNTER2KEY",
 		dir + "/cluster.json":                      "HUNTER2PAPERS",
 		dir + "/exec/epoch.json":                   `{"epoch":"7"}`,

@@ -147,8 +147,8 @@ func psNote(s p2pnode.ServiceStatus) string {
 	if s.Why != "" {
 		notes = append(notes, s.Why)
 	}
-	if s.Check != nil && s.Check.State == "failing" {
-		notes = append(notes, "check: "+s.Check.LastError)
+	if s.Check != nil && s.Check.State == "failing" && !strings.HasSuffix(s.Why, s.Check.LastError) {
+		notes = append(notes, strings.TrimSpace(s.Check.Which+" check")+": "+s.Check.LastError)
 	}
 	if !s.NextTry.IsZero() && s.State != p2pnode.StateUp {
 		notes = append(notes, "next try in "+short(time.Until(s.NextTry)))

@@ -70,8 +70,9 @@ func numbered(s p2pnode.ServiceSpec, i int) p2pnode.ServiceSpec {
 		s.Env[k] = in(v)
 	}
 	s.Cwd, s.LogFile = in(s.Cwd), in(s.LogFile)
-	if s.Check != nil {
-		s.Check = new(numberedCheck(*s.Check, in, each))
+	s.OwnChecks()
+	for _, c := range s.EachCheck {
+		*c = numberedCheck(*c, in, each)
 	}
 	return s
 }

@@ -12,9 +12,38 @@ import (
 	"p2pnode"
 )
 
-func (r *reader) check(n *yaml.Node, where string) *p2pnode.Check {
-	c := &p2pnode.Check{Every: p2pnode.DefaultCheckEvery, Failures: p2pnode.DefaultFailures, Good: 1}
+// checks reads the questions that are put apart.
+func (r *reader) checks(n *yaml.Node, where string) *p2pnode.Checks {
+	c, before := &p2pnode.Checks{}, len(r.problems)
+	one := func(which string, into **p2pnode.Check) func(*yaml.Node) {
+		where := where + ": " + which
+		return func(n *yaml.Node) {
+			*into = r.check(n, where, func(n *yaml.Node) {
+				r.bad(n, "%s: on_failure belongs to check: of checks, ready makes it unready and live restarts it", where)
+			})
+		}
+	}
+	r.fields(n, where, map[string]func(*yaml.Node){
+		p2pnode.CheckStart: one(p2pnode.CheckStart, &c.Start),
+		p2pnode.CheckReady: one(p2pnode.CheckReady, &c.Ready),
+		p2pnode.CheckLive:  one(p2pnode.CheckLive, &c.Live),
+	})
+	if *c == (p2pnode.Checks{}) && len(r.problems) == before {
+		r.bad(n, "%s asks nothing: add start, ready or live, or leave it out", where)
+	}
+	return c
+}
+
+// checkOfAll reads the one that asks for start, ready and live at once.
+func (r *reader) checkOfAll(n *yaml.Node, where string) *p2pnode.Check {
 	onFailure := ""
+	c := r.check(n, where, r.oneOf(where+": on_failure", &onFailure, "restart", "unready"))
+	c.Unready = onFailure == "unready"
+	return c
+}
+
+func (r *reader) check(n *yaml.Node, where string, onFailure func(*yaml.Node)) *p2pnode.Check {
+	c := &p2pnode.Check{Every: p2pnode.DefaultCheckEvery, Jitter: -1, Failures: p2pnode.DefaultFailures, Good: 1}
 	r.fields(n, where, map[string]func(*yaml.Node){
 		"http":       r.text(where+": http", &c.HTTP),
 		"tcp":        r.text(where+": tcp", &c.TCP),
@@ -28,8 +57,9 @@ func (r *reader) check(n *yaml.Node, where string) *p2pnode.Check {
 		"service":    r.text(where+": service", &c.Service),
 		"file":       r.folder(where+": file", &c.File),
 		"newer":      r.duration(where+": newer", &c.Newer, 10*time.Millisecond),
-		"on_failure": r.oneOf(where+": on_failure", &onFailure, "restart", "unready"),
+		"on_failure": onFailure,
 		"every":      r.duration(where+": every", &c.Every, 10*time.Millisecond),
+		"jitter":     r.duration(where+": jitter", &c.Jitter, 0),
 		"timeout":    r.duration(where+": timeout", &c.Timeout, time.Millisecond),
 		"failures":   r.number(where+": failures", &c.Failures, 1, 1000),
 		"successes":  r.number(where+": successes", &c.Good, 1, 1000),
@@ -37,10 +67,15 @@ func (r *reader) check(n *yaml.Node, where string) *p2pnode.Check {
 	if c.Timeout == 0 {
 		c.Timeout = time.Second
 	}
+	if c.Jitter < 0 {
+		c.Jitter = c.Every / p2pnode.DefaultJitterPart
+	}
+	if c.Jitter > c.Every {
+		r.bad(n, "%s: jitter is %s, should be at most every, which is %s", where, c.Jitter, c.Every)
+	}
 	if c.File != "" && c.Newer == 0 {
 		c.Newer = p2pnode.DefaultNewer
 	}
-	c.Unready = onFailure == "unready"
 	r.question(n, where, c)
 	return c
 }

@@ -81,7 +81,8 @@ func (r *reader) service(key, n *yaml.Node) declared {
 		"stop":           func(n *yaml.Node) { r.stop(n, where, s) },
 		"log":            r.oneOf(where+": log", &log, string(p2pnode.LogCapture), string(p2pnode.LogFile)),
 		"log_file":       r.folder(where+": log_file", &s.LogFile),
-		"check":          func(n *yaml.Node) { s.Check = r.check(n, where+": check") },
+		"check":          func(n *yaml.Node) { s.Check = r.checkOfAll(n, where+": check") },
+		"checks":         func(n *yaml.Node) { s.Checks = r.checks(n, where+": checks") },
 	})
 	s.Manual = start == "manual"
 	set(&s.Restart, restart)
@@ -114,9 +115,13 @@ func (r *reader) command(key *yaml.Node, s *p2pnode.ServiceSpec, shell string) {
 // else that it was started.
 func (r *reader) readiness(key *yaml.Node, s *p2pnode.ServiceSpec) {
 	switch {
-	case s.Ready == p2pnode.ReadyCheck && s.Check == nil:
+	case s.Check != nil && s.Checks != nil:
+		r.bad(key, "service %s has both check and checks: keep check, which asks for all at once, or checks, which asks for each", s.Name)
+	case s.Ready == p2pnode.ReadyCheck && !s.Asked():
 		r.bad(key, "service %s: ready: check needs a check", s.Name)
-	case s.Ready == "" && s.Check != nil:
+	case s.Checks != nil && s.Checks.Ready != nil && s.Ready != "" && s.Ready != p2pnode.ReadyCheck:
+		r.bad(key, "service %s has both ready: %s and a check that says when it is ready: keep one", s.Name, s.Ready)
+	case s.Ready == "" && s.Asked():
 		s.Ready = p2pnode.ReadyCheck
 	case s.Ready == "":
 		s.Ready = p2pnode.ReadyStarted

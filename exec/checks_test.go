@@ -1,0 +1,90 @@
+package exec
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"p2pnode"
+)
+
+// One real process with all three: a start far longer than its live check would stand,
+// a readiness that comes and goes under the same pid while another one waits for it,
+// and the end of what no longer lives.
+func TestStartReadyAndLiveOfAProcess(t *testing.T) {
+	dir := t.TempDir()
+	touch := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(name string) {
+		t.Helper()
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there := func(name string) *p2pnode.Check {
+		return &p2pnode.Check{Exec: []string{"test", "-e", filepath.Join(dir, name)}, Every: 50 * time.Millisecond, Timeout: 10 * time.Second, Failures: 3}
+	}
+	api, web := service("api", "part:sleep"), service("web", "part:sleep")
+	api.Checks = &p2pnode.Checks{Start: there("started"), Ready: there("ready"), Live: there("alive")}
+	web.After = []string{"api"}
+	touch("ready")
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{api, web}})
+
+	pid := 0
+	eventually(t, "it runs", func() bool { pid = h.status("api").PID; return pid != 0 })
+	time.Sleep(time.Second) // many times what its live check needs to fail
+	same := func(state p2pnode.ServiceState, which, check string) {
+		t.Helper()
+		s := h.status("api")
+		if s.State != state || s.PID != pid || s.Restarts != 0 || s.Check == nil || s.Check.Which != which || s.Check.State != check {
+			t.Errorf("%+v, check %+v; want %s, %s %s, of pid %d", s, s.Check, state, which, check, pid)
+		}
+	}
+	waits := func() {
+		t.Helper()
+		if s := h.status("web"); s.PID != 0 || s.Why != "waiting for api" {
+			t.Errorf("web: %+v", s)
+		}
+	}
+	same(p2pnode.StateStarting, p2pnode.CheckStart, "pending")
+	if s := h.status("api"); s.Why != "its start check has not passed yet" {
+		t.Errorf("why: %q", s.Why)
+	}
+	waits()
+
+	remove("ready")
+	touch("alive")
+	touch("started")
+	h.await("api", p2pnode.StateUnready)
+	same(p2pnode.StateUnready, p2pnode.CheckReady, "failing")
+	waits()
+	touch("ready")
+	h.await("api", p2pnode.StateUp)
+	h.await("web", p2pnode.StateUp)
+	same(p2pnode.StateUp, "", "passing")
+
+	remove("started") // that was asked once
+	remove("ready")
+	h.await("api", p2pnode.StateUnready)
+	time.Sleep(time.Second)
+	same(p2pnode.StateUnready, p2pnode.CheckReady, "failing")
+	touch("ready")
+	h.await("api", p2pnode.StateUp)
+	same(p2pnode.StateUp, "", "passing")
+
+	touch("started")
+	acted := h.actedOn("api")
+	remove("alive")
+	if e := acted(); e.Class != p2pnode.ClassCheckFailed || e.PID == pid {
+		t.Errorf("%+v", e)
+	}
+	touch("alive")
+	if s := h.await("api", p2pnode.StateUp); s.PID == pid || s.LastExit == nil || s.LastExit.Why != "live check: test: exit status 1 (3 times)" {
+		t.Errorf("%+v, last exit %+v", s, s.LastExit)
+	}
+}
