@@ -34,11 +34,14 @@ const (
 	guardedKey      = "P2PNODE_GUARDED"      // set for an exec that was started again: since when there was none, Unix ns
 )
 
+// ofGuard reports whether this exec was started again by a guard.
+func ofGuard() bool { return os.Getenv(guardedKey) != "" }
+
 func guardPath(dir string) string { return filepath.Join(runDir(dir), "guard.json") }
 
 // supervised says whether an init starts exec again.
 func supervised(cfg Config) bool {
-	if os.Getenv(guardedKey) != "" {
+	if ofGuard() {
 		g, err := readGuard(cfg.Dir)
 		return err == nil && g.Supervised
 	}
@@ -52,7 +55,7 @@ func supervised(cfg Config) bool {
 }
 
 func (r *runner) saveGuard() {
-	if os.Getenv(guardedKey) != "" || len(r.cfg.SelfArgv) == 0 {
+	if ofGuard() || len(r.cfg.SelfArgv) == 0 {
 		return
 	}
 	raw, err := json.Marshal(guardFile{Argv: r.cfg.SelfArgv, Supervised: r.supervised})
@@ -107,7 +110,7 @@ func Guard(ctx context.Context, dir string, leash *os.File, log zerolog.Logger) 
 			wait = guardSupervised
 		}
 		// The two guards of a host look at slightly different moments; should both
-		// start one, the lock lets one work and the other ends.
+		// start one, the lock lets one work and the other ends (claimFolder).
 		if time.Since(gone) < wait+time.Duration(rand.Int64N(int64(guardLook))) {
 			continue
 		}

@@ -491,7 +491,7 @@ func claimFolder(ctx context.Context, cfg *Config, handed *handed) (*os.File, er
 		time.Sleep(2 * time.Millisecond)
 		ok, err = takeLock(f)
 	}
-	if err == nil && !ok && supervised(*cfg) {
+	if err == nil && !ok && supervised(*cfg) && !ofGuard() { // a guard only wants an exec, and there is one
 		ok, err = takeOver(ctx, cfg, f)
 	}
 	switch {
