@@ -17,7 +17,7 @@ Wants=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-# Ready when what was running is adopted and the rest has been started.
+# Ready when what was running is adopted; the rest is being started then.
 Type=notify
 ExecStart=@BIN@ --config @CONFIG@@DATA@ --supervised yes
 # The file is read again; then the installed binary takes over, if it is another one.
