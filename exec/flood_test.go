@@ -1,13 +1,29 @@
 package exec
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"p2pnode"
 )
+
+// written is how many bytes a process has written, ever.
+func written(t *testing.T, pid int) (n uint64) {
+	t.Helper()
+	raw, err := os.ReadFile(procPath(pid, "io"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(raw), "wchar: ")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
 
 // One service prints without end: a neighbour's heartbeats are heard in time, a
 // dead neighbour is restarted, the log on disk stays small, and exec answers.
@@ -35,7 +51,9 @@ func TestAFloodOfLogsHurtsNobody(t *testing.T) {
 		kill9(t, old)
 		h.awaitNew("victim", old)
 	}
+	taken, began := written(t, flood), time.Now()
 	time.Sleep(2 * time.Second) // a whole period of the heartbeat beside the flood
+	rate := float64(written(t, flood)-taken) / time.Since(began).Seconds()
 	if got := h.status("pulse"); got.PID != pulse || got.State != p2pnode.StateUp {
 		t.Errorf("beside a flood the heartbeats of pulse were missed: %+v", got)
 	}
@@ -51,8 +69,9 @@ func TestAFloodOfLogsHurtsNobody(t *testing.T) {
 	if kept > 40<<20 {
 		t.Errorf("the log of a flood takes %d bytes", kept)
 	}
-	if got := h.status("flood"); got.LogLeftOut == 0 || got.LogDropped != 0 || h.status("pulse").LogLeftOut != 0 {
-		t.Errorf("%d bytes left out, %d dropped; of pulse %d", got.LogLeftOut, got.LogDropped, h.status("pulse").LogLeftOut)
+	// A busy machine may take no more than the file may have.
+	if got := h.status("flood"); got.LogLeftOut == 0 && rate > 15e6 || got.LogDropped != 0 || h.status("pulse").LogLeftOut != 0 {
+		t.Errorf("of %.0f bytes a second %d left out, %d dropped; of pulse %d", rate, got.LogLeftOut, got.LogDropped, h.status("pulse").LogLeftOut)
 	}
 	lines, err := h.c.Logs(t.Context(), LogQuery{Services: []string{"flood"}, Lines: 3})
 	if err != nil {
