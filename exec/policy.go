@@ -28,8 +28,10 @@ type policy struct {
 	shutdown shutdown
 	booted   bool     // adoption is through: what is not there is not there
 	parting  bool     // something is leaving
+	waits    bool     // something is waiting
 	order    []string // declaration order; @node and @door first
 	svcs     map[string]*svc
+	requires map[string][]*svc              // by the name of what they require; nil: to be made anew
 	epoch    uint64                         // of all incarnations
 	storm    []time.Time                    // starts of what keeps failing, within stormWindow
 	past     map[string]p2pnode.Incarnation // newest one of every service that is not declared now
@@ -74,6 +76,7 @@ type svc struct {
 	intent    intent    // who said so
 	removed   bool      // no longer declared: forgotten once it has ended
 	waiting   bool      // for a service named in After
+	needed    bool      // and for no other than those in Requires
 	again     bool      // start once the stop is through (restart)
 	leaving   bool      // stops once what requires it has ended
 	renewed   string    // again, with this one that it requires
@@ -145,6 +148,7 @@ func (p *policy) add(now time.Time, spec p2pnode.ServiceSpec) *svc {
 	s.inc.Epoch = p.epoch
 	p.svcs[spec.Name] = s
 	p.order = append(p.order, spec.Name)
+	p.requires = nil
 	return s
 }
 
@@ -236,7 +240,7 @@ func (p *policy) step(now time.Time, ev event) []effect {
 	case evTick:
 		p.tick(now, ev.late)
 	}
-	p.advanceLeaving(now)
+	p.advance(now)
 	p.advanceShutdown(now)
 	return p.out
 }
@@ -343,9 +347,6 @@ func (p *policy) tick(now time.Time, late time.Duration) {
 		if due(now, s.giveUp) {
 			s.giveUp = time.Time{}
 			p.set(now, s, p2pnode.StateUnkillable, "it does not die of SIGKILL: the kernel holds it")
-		}
-		if due(now, s.renewAt) {
-			p.renewAgain(now, s)
 		}
 		if due(now, s.probeAt) {
 			p.probe(now, s)

@@ -87,13 +87,12 @@ func (p *policy) ready(now time.Time, s *svc) {
 		return
 	}
 	p.set(now, s, p2pnode.StateUp, "")
-	p.wakeDependents(now, s)
-	p.renewRequiring(now, s)
+	p.retryDependents(now, s)
 }
 
 // hang: the process is there and does not do its work.
 func (p *policy) hang(now time.Time, s *svc, class p2pnode.Class, why string, traced bool) {
-	if s.failure != nil {
+	if s.failure != nil || s.leaving {
 		return
 	}
 	age := now.Sub(s.startedAt)

@@ -31,6 +31,8 @@ func (p *policy) ended(now time.Time, ev evEnded) {
 	switch {
 	case wasStopping:
 		p.stopped(now, s)
+	case s.leaving: // before its turn
+		p.set(now, s, p2pnode.StateStopping, endedBy(ev.exit))
 	case s.stays(ev.exit):
 		s.failure = nil
 		p.set(now, s, p2pnode.StateExited, phrase(endedBy(ev.exit), "its restart policy leaves it so"))
@@ -73,13 +75,16 @@ func (p *policy) stopped(now time.Time, s *svc) {
 	switch {
 	case s.removed:
 		p.forget(s)
-	case s.again && !p.shutdown.on:
+	case s.again && !s.stopped && !p.shutdown.on:
 		p.comeAgain(now, s)
 	}
 }
 
 // fail takes down a new failure: when may it start again, who may act on it.
 func (p *policy) fail(now time.Time, s *svc, f failure, age time.Duration) {
+	if s.leaving {
+		return
+	}
 	if s.failure != nil { // frozen or hung before, now dead too: the same failure
 		f.claimed, f.op, f.graceEnd, f.due = s.failure.claimed, s.failure.op, s.failure.graceEnd, s.failure.due
 		f.at = s.failure.at
@@ -198,7 +203,7 @@ func (s *svc) self() bool {
 // decide looks at a failure and either holds, waits or starts.
 func (p *policy) decide(now time.Time, s *svc) {
 	f := s.failure
-	if f == nil || s.start != nil || s.phase == stopping || s.leaving || p.shutdown.on || s.stopped || s.removed {
+	if f == nil || s.start != nil || s.phase == stopping || p.shutdown.on || s.stopped || s.removed {
 		return
 	}
 	held := p.heldBy(now, s)
@@ -304,7 +309,7 @@ func phrase(cause, more string) string {
 func (p *policy) begin(now time.Time, s *svc, f *failure, by p2pnode.By, op string, force bool) *startRequest {
 	old := s.inc
 	r := &startRequest{old: old, target: p.target(s), by: by, op: op, failure: f}
-	s.start, s.waiting, s.probeAt, s.worldAt = r, false, time.Time{}, time.Time{}
+	s.start, s.waiting, s.probeAt, s.worldAt, s.renewAt = r, false, time.Time{}, time.Time{}, time.Time{}
 	if s.inc.IsZero() || !plantSameIncarnation {
 		s.inc = s.inc.Next()
 	}
@@ -375,9 +380,12 @@ func (p *policy) startFailed(now time.Time, ev evStartFailed) {
 	if ev.kind != startBroken && len(s.starts) > 0 {
 		s.starts = s.starts[:len(s.starts)-1] // nothing ran: no budget used
 	}
-	if s.stopLate || p.shutdown.stops(s) {
-		s.stopLate = false
-		p.stopped(now, s)
+	if s.stopLate || s.leaving || p.shutdown.stops(s) {
+		if s.stopLate = false; !s.leaving {
+			p.stopped(now, s)
+		}
+		s.failure = nil
+		p.answerWaiting(now, s, r)
 		return
 	}
 	if f.live && ev.kind != startBlocked && ev.kind != startBroken {

@@ -25,10 +25,12 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 		p.endedUnseen(now, e)
 	}
 	for s := range p.all {
-		switch {
-		case s.stopped && s.phase == running:
-			p.leave(now, s) // the last exec did not get through with it
-		case s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on:
+		if s.stopped && s.phase == running {
+			p.leave(s) // the last exec did not get through with it
+		}
+	}
+	for s := range p.all {
+		if s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on {
 			p.want(now, s)
 		}
 	}
@@ -67,38 +69,20 @@ func (p *policy) endedUnseen(now time.Time, e evEnded) {
 
 // want starts s, or makes it wait for what it comes after.
 func (p *policy) want(now time.Time, s *svc) {
-	if dep := p.missingDep(s); dep != "" {
-		s.waiting = true
-		why := "waiting for " + dep
-		if d := p.svcs[dep]; d.stopped && d.intent.By != "" {
-			why += ", which " + d.intent.By + " stopped"
-		}
-		p.set(now, s, p2pnode.StateStarting, why)
+	if p.missingOf(s.spec.After) != nil {
+		p.wait(s, false)
 		return
 	}
 	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
 }
 
-func (p *policy) missingDep(s *svc) string {
-	for _, dep := range s.spec.After {
-		if d := p.svcs[dep]; d != nil && (d.phase != running || d.leaving || d.readyAt.IsZero() || d.state == p2pnode.StateUnready) {
-			return dep
-		}
-	}
-	return ""
-}
-
-// wakeDependents tries at once what waited for s or failed without it.
-func (p *policy) wakeDependents(now time.Time, s *svc) {
+// retryDependents tries at once what failed while s was not there.
+func (p *policy) retryDependents(now time.Time, s *svc) {
 	for d := range p.all {
-		if !slices.Contains(d.spec.After, s.spec.Name) || p.missingDep(d) != "" || p.shutdown.on {
+		if !slices.Contains(d.spec.After, s.spec.Name) || p.shutdown.on {
 			continue
 		}
-		if d.waiting && d.start == nil && d.phase == idle && !d.stopped {
-			p.begin(now, d, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
-			continue
-		}
-		if f := d.failure; f != nil && d.phase == idle && f.due.After(now) {
+		if f := d.failure; f != nil && d.phase == idle && f.due.After(now) && p.missingOf(d.spec.After) == nil {
 			p.tryAtOnce(now, d)
 		}
 	}
@@ -131,11 +115,11 @@ func (p *policy) ordered(now time.Time, ev evOrder) {
 	}
 	switch {
 	case ev.verb == verbStop:
-		s.again, s.renewed, s.renewAt = false, "", time.Time{}
-		p.leave(now, s)
+		s.again, s.renewed = false, ""
+		p.leave(s)
 	case ev.verb == verbRestart && s.phase == running:
-		s.again = true
-		p.leave(now, s)
+		s.again, s.renewed = true, ""
+		p.leave(s)
 	default:
 		p.startRequired(now, s, ev.by)
 		p.orderStart(now, s, ev.force)
@@ -143,17 +127,19 @@ func (p *policy) ordered(now time.Time, ev evOrder) {
 }
 
 func (p *policy) orderStart(now time.Time, s *svc, force bool) {
+	if s.leaving && !s.again { // a stop is taken back, a restart goes on
+		s.leaving = false
+		p.set(now, s, s.state, "")
+	}
 	switch {
+	case s.leaving:
 	case s.start != nil:
 		s.stopLate = false
 	case s.phase == stopping:
 		s.again = true
-	case s.leaving:
-		s.leaving = s.again // a stop is taken back, a restart goes on
 	case s.phase == running && (s.failure == nil || !s.failure.live):
-	case len(s.spec.Requires) > 0 && !force && s.phase == idle && p.missingDep(s) != "":
-		s.failure, s.probeAt, s.worldAt = nil, time.Time{}, time.Time{}
-		p.want(now, s)
+	case !force && s.phase == idle && p.missingOf(s.spec.Requires) != nil:
+		p.wait(s, true)
 	default:
 		p.begin(now, s, s.failure, p2pnode.By{Kind: p2pnode.ByOperator}, "", force)
 	}
@@ -161,7 +147,7 @@ func (p *policy) orderStart(now time.Time, s *svc, force bool) {
 
 // stop ends s in order: its signal, its time, then SIGKILL for the tree.
 func (p *policy) stop(now time.Time, s *svc) {
-	s.waiting, s.probeAt, s.worldAt, s.failure = false, time.Time{}, time.Time{}, nil
+	s.waiting, s.leaving, s.probeAt, s.worldAt, s.failure = false, false, time.Time{}, time.Time{}, nil
 	switch s.phase {
 	case starting:
 		s.stopLate = true
@@ -170,11 +156,7 @@ func (p *policy) stop(now time.Time, s *svc) {
 		s.phase = stopping
 		s.stopKill = now.Add(p.stopTime(s))
 		p.emit(effSignal{name: s.spec.Name, inc: s.inc})
-		why := ""
-		if s.renewed != "" {
-			why = "it begins anew with " + s.renewed + ", which it requires"
-		}
-		p.set(now, s, p2pnode.StateStopping, why)
+		p.set(now, s, p2pnode.StateStopping, s.forWhom())
 	case idle:
 		if s.lastExit != nil { // what a dead main process left behind ends too
 			p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
@@ -183,21 +165,32 @@ func (p *policy) stop(now time.Time, s *svc) {
 		switch {
 		case s.removed:
 			p.forget(s)
-		case s.again && !p.shutdown.on:
+		case s.again && !s.stopped && !p.shutdown.on:
 			p.comeAgain(now, s)
 		}
 	}
 }
 
+// forWhom is why s is stopped, where that is for the sake of another.
+func (s *svc) forWhom() string {
+	if s.renewed == "" {
+		return ""
+	}
+	return "it has its life beside " + s.renewed + "'s"
+}
+
 // comeAgain starts what was stopped in order to be started.
 func (p *policy) comeAgain(now time.Time, s *svc) {
-	renewed := s.renewed != ""
+	by := p2pnode.By{Kind: p2pnode.ByOperator}
+	if s.renewed != "" {
+		by.Kind = p2pnode.ByExec
+	}
 	s.again, s.renewed = false, ""
-	if renewed {
-		p.want(now, s)
+	if p.missingOf(s.spec.Requires) != nil {
+		p.wait(s, true)
 		return
 	}
-	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByOperator}, "", false)
+	p.begin(now, s, nil, by, "", false)
 }
 
 func (p *policy) stopTime(s *svc) time.Duration {
@@ -211,6 +204,7 @@ func (p *policy) forget(s *svc) {
 	p.past[s.spec.Name] = s.inc // its numbers go on should it be declared again
 	delete(p.svcs, s.spec.Name)
 	p.order = slices.DeleteFunc(p.order, func(n string) bool { return n == s.spec.Name })
+	p.requires = nil
 	p.emit(effForget{s.spec.Name})
 }
 
@@ -268,7 +262,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 	for _, name := range diff.Removed {
 		s := p.svcs[name]
 		s.removed = true
-		p.stop(now, s)
+		p.leave(s)
 	}
 	for _, name := range slices.Concat(diff.Updated, diff.Changed) {
 		p.svcs[name].spec = normalised(specs[name])
@@ -283,7 +277,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 		switch {
 		case s.phase == running:
 			s.again = true
-			p.leave(now, s)
+			p.leave(s)
 		case s.failure != nil && s.phase == idle:
 			s.failure.due, s.looping = now, false
 			p.worldChanged(now, evWorld{name: name})
@@ -299,6 +293,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 			p.want(now, s)
 		}
 	}
+	p.requires = nil
 	p.emit(effReloaded{ev.id, diff})
 }
 

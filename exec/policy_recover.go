@@ -111,7 +111,7 @@ func (p *policy) recoverCurrent(now time.Time, s *svc, ev evRecover, ans p2pnode
 	}
 	f := s.failure
 	switch {
-	case s.stopped, s.phase == stopping, p.shutdown.on:
+	case s.stopped, s.leaving, s.phase == stopping, p.shutdown.on:
 		p.refuse(ev, ans, p2pnode.RefusedStopped)
 		return
 	case f == nil && s.phase == running && s.state == p2pnode.StateFrozen && !s.health.frozenTill.IsZero():

@@ -1,8 +1,6 @@
 package exec
 
 import (
-	"iter"
-	"slices"
 	"time"
 
 	"p2pnode"
@@ -12,94 +10,194 @@ import (
 // before the other is stopped, waits while that is down on purpose, and begins anew
 // when the other has. A crash is mended at once all the same: what requires the dead
 // one goes on until a new life of it is ready, and is renewed then.
+//
+// All of it follows from how things stand, and is looked at after each event
+// (advance): whoever could not follow at once, for his maintenance, his budget, or
+// since there was no exec, follows when he can.
 
 // adoptedAge is how exactly the age of an adopted process is known: the kernel counts
 // it in ticks of a hundredth of a second.
 const adoptedAge = 20 * time.Millisecond
 
-// requiring yields what requires s and may be stopped for it.
-func (p *policy) requiring(now time.Time, s *svc) iter.Seq[*svc] {
-	return func(yield func(*svc) bool) {
-		for d := range p.all {
-			leftAlone := d.maintEnds.After(now) || p.observe || d.observe || d.spec.Recover == p2pnode.RecoverOff
-			if slices.Contains(d.spec.Requires, s.spec.Name) && !leftAlone && !yield(d) {
-				return
+// link notes who requires whom, after a change of what is declared.
+func (p *policy) link() {
+	if p.requires != nil {
+		return
+	}
+	p.requires = map[string][]*svc{}
+	for s := range p.all {
+		for _, name := range s.spec.Requires {
+			p.requires[name] = append(p.requires[name], s)
+		}
+	}
+}
+
+// leave makes s stop once everything that requires it has ended. Until then it is no
+// failure if it ends or hangs.
+func (p *policy) leave(s *svc) {
+	if s.phase == stopping {
+		return
+	}
+	s.leaving, p.parting = true, true
+	s.failure, s.probeAt, s.worldAt = nil, time.Time{}, time.Time{}
+}
+
+// renew is leave for what is to begin anew with a service that it requires.
+func (p *policy) renew(s *svc, with string) {
+	if !s.stopped && !s.removed {
+		s.again, s.renewed = true, with
+	}
+	p.leave(s)
+}
+
+// wait keeps s down until nothing is missing any more: of all that it comes after, or,
+// where somebody wants it now, of what it requires.
+func (p *policy) wait(s *svc, needed bool) {
+	s.waiting, s.needed, p.waits = true, needed, true
+	s.failure, s.probeAt, s.worldAt = nil, time.Time{}, time.Time{}
+}
+
+// advance does what can be done by now for those that leave, wait or are to be
+// renewed, until nothing more follows.
+func (p *policy) advance(now time.Time) {
+	if p.link(); p.shutdown.on || !p.booted || !p.parting && !p.waits && len(p.requires) == 0 {
+		return
+	}
+	for more := true; more; {
+		more, p.parting, p.waits = false, false, false
+		for s := range p.all {
+			switch {
+			case s.leaving:
+				more = p.part(now, s) || more
+			case s.waiting && s.phase == idle && s.start == nil && !s.stopped:
+				more = p.await(now, s) || more
+			case len(s.spec.Requires) > 0:
+				more = p.follow(now, s) || more
 			}
 		}
 	}
 }
 
-// leave stops s once everything that requires it has ended.
-func (p *policy) leave(now time.Time, s *svc) {
-	s.leaving, p.parting = true, true
-	p.advanceLeaving(now)
-}
-
-// renew stops d in order, and starts it when all that it requires is ready, with
-// among that.
-func (p *policy) renew(now time.Time, d *svc, with *svc) {
-	d.again, d.renewed, d.renewAt = true, with.spec.Name, time.Time{}
-	p.leave(now, d)
-}
-
-// advanceLeaving stops what is to end and is required by nothing that still runs.
-func (p *policy) advanceLeaving(now time.Time) {
-	if !p.parting {
-		return
+// part stops s unless something that requires it has not ended, which is made to. It
+// reports whether anything changed.
+func (p *policy) part(now time.Time, s *svc) (changed bool) {
+	if s.renewed != "" && s.phase == running && p.leftAlone(now, s) {
+		s.leaving, s.again, s.renewed = false, false, ""
+		p.set(now, s, s.state, "")
+		return true
 	}
-	p.parting = false
-	for s := range p.all {
-		if !s.leaving {
-			continue
-		}
-		switch d := p.lastOn(now, s); {
-		case d != nil:
-			p.parting = true
-			p.set(now, s, s.state, "it stops when "+d.spec.Name+" has, which requires it")
-		case s.leaving: // still
-			s.leaving = false
-			p.stop(now, s)
-		}
-	}
-}
-
-// lastOn is something that requires s and has not ended; each such thing is made to.
-func (p *policy) lastOn(now time.Time, s *svc) (last *svc) {
-	for d := range p.requiring(now, s) {
+	var last *svc
+	for _, d := range p.requires[s.spec.Name] {
 		onItsWay := d.leaving || d.stopLate || d.phase == stopping
-		if !onItsWay && (d.phase != idle || d.failure != nil) {
-			p.renew(now, d, s)
-		}
-		if d.phase != idle && d.state != p2pnode.StateUnkillable {
-			last = d
-		}
-	}
-	return last
-}
-
-// renewRequiring follows a life of s that is ready: what is older and requires it
-// begins anew, within its budget.
-func (p *policy) renewRequiring(now time.Time, s *svc) {
-	for d := range p.requiring(now, s) {
-		if d.phase != running || d.leaving || d.stopped || d.failure != nil || !d.renewAt.IsZero() || !d.older(s) {
+		switch {
+		case p.leftAlone(now, d), d.state == p2pnode.StateUnkillable:
+			continue
+		case onItsWay:
+		case d.phase != idle, d.failure != nil && !s.again: // what keeps failing has times of its own
+			p.renew(d, s.spec.Name)
+			changed = true
+		default:
 			continue
 		}
-		if at := p.afterBudget(now, d, now); at.After(now) {
-			d.renewAt = at
-			continue
-		}
-		p.renew(now, d, s)
+		last = d
 	}
+	if last == nil {
+		p.stop(now, s)
+		return true
+	}
+	p.parting = true
+	p.set(now, s, s.state, "it stops when "+last.spec.Name+" has, which requires it")
+	return changed
 }
 
-// renewAgain takes up what the budget put off.
-func (p *policy) renewAgain(now time.Time, d *svc) {
-	d.renewAt = time.Time{}
-	for _, name := range d.spec.Requires {
-		if r := p.svcs[name]; r != nil && r.phase == running && !r.readyAt.IsZero() {
-			p.renewRequiring(now, r)
+// await starts s if nothing is missing any more, and else says what is.
+func (p *policy) await(now time.Time, s *svc) (changed bool) {
+	missing := p.lacking(s)
+	if missing == nil {
+		p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
+		return true
+	}
+	p.waits = true
+	p.set(now, s, p2pnode.StateStarting, "waiting for "+p.tellOf(missing))
+	return false
+}
+
+// tellOf names a service that is missing, and why it is.
+func (p *policy) tellOf(s *svc) string {
+	text := s.spec.Name
+	switch {
+	case s.stopped && s.intent.By != "":
+		text += ", which " + s.intent.By + " stopped"
+	case s.stopped:
+		text += ", which is started by hand"
+	case s.waiting && p.lacking(s) != nil:
+		text += ", which waits for " + p.tellOf(p.lacking(s))
+	case s.state != p2pnode.StateUp && s.state != p2pnode.StateStarting:
+		text += ", which is " + string(s.state)
+	}
+	return text
+}
+
+// lacking is the first of what a waiting s waits for.
+func (p *policy) lacking(s *svc) *svc {
+	names := s.spec.After
+	if s.needed {
+		names = s.spec.Requires
+	}
+	return p.missingOf(names)
+}
+
+// missingOf is the first of some services that is not there to build on. One that has
+// done its work is.
+func (p *policy) missingOf(names []string) *svc {
+	for _, name := range names {
+		d := p.svcs[name]
+		if d != nil && !d.done() && (d.phase != running || d.leaving || d.readyAt.IsZero() || d.state == p2pnode.StateUnready) {
+			return d
 		}
 	}
+	return nil
+}
+
+// follow renews s if something that it requires is ready and younger, as soon as its
+// budget, and that of all that requires s, has room.
+func (p *policy) follow(now time.Time, s *svc) (changed bool) {
+	s.renewAt = time.Time{}
+	if s.phase != running || s.stopped || s.removed || s.failure != nil || p.leftAlone(now, s) {
+		return false
+	}
+	for _, name := range s.spec.Requires {
+		r := p.svcs[name]
+		if r == nil || r.phase != running || r.leaving || r.readyAt.IsZero() || !s.older(r) {
+			continue
+		}
+		if at := p.roomFor(now, s, map[*svc]bool{}); at.After(now) {
+			s.renewAt = at
+			p.set(now, s, s.state, "it begins anew with "+name+" when its budget of starts has room")
+			return false
+		}
+		p.renew(s, name)
+		return true
+	}
+	return false
+}
+
+// roomFor is when s and all that requires it may be started.
+func (p *policy) roomFor(now time.Time, s *svc, seen map[*svc]bool) time.Time {
+	at := p.afterBudget(now, s, now)
+	seen[s] = true
+	for _, d := range p.requires[s.spec.Name] {
+		if !seen[d] && d.phase == running {
+			at = later(at, p.roomFor(now, d, seen))
+		}
+	}
+	return at
+}
+
+// leftAlone reports whether s is not to be stopped for the sake of others: a person
+// has set it aside, or a debugger holds it.
+func (p *policy) leftAlone(now time.Time, s *svc) bool {
+	return s.maintEnds.After(now) || p.observe || s.observe || s.spec.Recover == p2pnode.RecoverOff || s.failure != nil && s.failure.traced
 }
 
 // older reports whether the life of d began before that of s.
@@ -114,11 +212,16 @@ func (d *svc) older(s *svc) bool {
 	return age > 0
 }
 
-// startRequired starts what a person stopped and now wants something of.
+// startRequired starts what somebody wants something of and nobody else would start.
 func (p *policy) startRequired(now time.Time, s *svc, by string) {
 	for _, name := range s.spec.Requires {
-		if r := p.svcs[name]; r != nil && r.stopped {
+		r := p.svcs[name]
+		switch {
+		case r == nil:
+		case r.stopped, r.state == p2pnode.StateExited && r.failure == nil && !r.done():
 			p.ordered(now, evOrder{verb: verbStart, name: name, by: by})
+		case r.phase == idle, r.phase == stopping:
+			p.startRequired(now, r, by)
 		}
 	}
 }

@@ -464,7 +464,7 @@ func (w *world) look() {
 			w.t.Fatalf("%s: policy says phase %d %s, the world has %v %s", name, s.phase, s.inc, lives, inc)
 		}
 		idleWanted := s.phase == idle && !s.stopped && s.state != p2pnode.StateExited && !s.waiting
-		if s.leaving || s.waiting && w.p.missingDep(s) == "" {
+		if s.leaving && w.hold == nil || s.waiting && w.p.lacking(s) == nil {
 			w.t.Fatalf("%s is %s (%s): leaving %v, waiting %v for nothing", name, s.state, s.why, s.leaving, s.waiting)
 		}
 		if idleWanted && w.p.next().IsZero() {

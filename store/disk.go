@@ -182,10 +182,10 @@ func (d *disk) update(f func(buckets) error) error {
 				if *bucket, err = tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 					return err
 				}
-				if (*bucket).Root() != 0 {
+				if (*bucket).Bucket(keyApart) != nil {
 					continue
 				}
-				if _, err = (*bucket).CreateBucketIfNotExists(keyApart); err != nil {
+				if _, err = (*bucket).CreateBucket(keyApart); err != nil {
 					return err
 				}
 			}

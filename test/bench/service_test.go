@@ -174,8 +174,9 @@ func BenchmarkFrozen(b *testing.B) {
 }
 
 // BenchmarkDeadlock: the port stays open, nothing answers; an http check at its
-// defaults, until it answers again. Budget: median <= 4 s. The fault comes at any moment between two questions: right after the last repair is
-// right after everybody was asked, the longest wait of all.
+// defaults, until it answers again. Budget: median <= 4 s. The fault comes at any
+// moment between two questions: right after the last repair is right after everybody
+// was asked, the longest wait of all.
 func BenchmarkDeadlock(b *testing.B) {
 	program, binary := bin.Victim(b), bin.P2pnode(b)
 	f := host.NewFleet(b, binary)
