@@ -194,6 +194,32 @@ func (d *disk) update(f func(buckets) error) error {
 	})
 }
 
+// sound reports whether every page ends within the file: bbolt frees as many pages as a
+// page says that it has, and a flipped bit there makes that four billion, in memory.
+func (d *disk) sound() error {
+	if d.readOnly {
+		return nil // nothing is freed
+	}
+	return d.alive(func() error {
+		return d.db.View(func(tx *bbolt.Tx) error {
+			all := int(tx.Size() / int64(d.db.Info().PageSize))
+			for id := 0; id < all; {
+				page, err := tx.Page(id)
+				if err != nil || page == nil {
+					return err
+				}
+				if id++; page.Type == "free" {
+					continue // what it says is of another time
+				}
+				if id += page.OverflowCount; id > all {
+					return fmt.Errorf("%w: page %d goes on for %d pages, the file has %d", errDamaged, page.ID, page.OverflowCount, all)
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // alive runs f unless the disk is dead, and notes when f kills it, or shows that
 // the list of free pages is damaged: nothing could be written any more.
 func (d *disk) alive(f func() error) error {

@@ -254,6 +254,39 @@ func TestDamagedFiles(t *testing.T) {
 	t.Logf("%d files damaged, %d of them replaced, %d of %d reports left", len(damages), replaced, left, len(damages)*len(want))
 }
 
+// A page that says that it goes on for billions of others fills no memory: nothing is
+// lost, and nobody waits.
+func TestPagesThatEndBeyondTheFile(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, 1)
+	s, stop := running(t, cfg)
+	for n := range 50 {
+		must(t, s, n)
+	}
+	stop()
+	good, err := os.ReadFile(cfg.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page, overflow = 4096, 12
+	for at := 2 * page; at < len(good); at += page {
+		path := filepath.Join(t.TempDir(), "store.db")
+		bad := bytes.Clone(good)
+		bad[at+overflow+3] |= 0x40
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, stop := running(t, Config{Path: path, Key: key(1)})
+		if n := count(s); n != 50 {
+			t.Errorf("page %d: %d of 50 reports are left", at/page, n)
+		}
+		if _, err := s.Put(t.Context(), sample(99)); err != nil || s.Trouble() != "" {
+			t.Errorf("page %d: %v, %s", at/page, err, s.Trouble())
+		}
+		stop()
+	}
+}
+
 // No bucket rests inside another's page, where bbolt would read it from the heap: not
 // in a new file, and not in one of an earlier revision once it was written.
 func TestBucketsHavePagesOfTheirOwn(t *testing.T) {

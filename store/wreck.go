@@ -115,7 +115,10 @@ func openAndLoad(path, owner string) (*disk, contents, error) {
 	if err != nil {
 		return nil, contents{}, err
 	}
-	c, err := d.load(owner)
+	var c contents
+	if err = d.sound(); err == nil {
+		c, err = d.load(owner)
+	}
 	if err != nil {
 		d.close()
 		return nil, contents{}, err
