@@ -123,6 +123,7 @@ type trial struct {
 	judge
 	plant string
 	took  time.Duration
+	again bool // the first run was green
 	red   bool
 	out   string
 	err   error
@@ -132,7 +133,11 @@ type trial struct {
 func (r *trial) caught() bool { return r.red && regexp.MustCompile(r.says).MatchString(r.out) }
 
 func (r *trial) String() string {
-	return fmt.Sprintf("%s %s: %s, %.0f s", filepath.Base(r.pkg), strings.Trim(r.run, "^$"), strings.Trim(regexp.MustCompile(r.says).FindString(r.out), ": "), r.took.Seconds())
+	text := fmt.Sprintf("%s %s: %s, %.0f s", filepath.Base(r.pkg), strings.Trim(r.run, "^$"), strings.Trim(regexp.MustCompile(r.says).FindString(r.out), ": "), r.took.Seconds())
+	if r.again {
+		text += ", in a second run"
+	}
+	return text
 }
 
 func (j *judges) try(r *trial, tmp string) {
@@ -180,7 +185,15 @@ func TestEveryPlantedBugIsCaught(t *testing.T) {
 	var runs sync.WaitGroup
 	for _, r := range all {
 		tmp := t.TempDir()
-		runs.Go(func() { j.try(r, tmp) })
+		runs.Go(func() {
+			j.try(r, tmp)
+			// A judge of real hosts may miss the moment that a bug needs, such as a death
+			// between two messages, where the machine is busy: it looks once more.
+			if r.plant != "" && r.err == nil && !r.red {
+				r.again = true
+				j.try(r, tmp)
+			}
+		})
 	}
 	runs.Wait()
 	j.judged(rows, control)
