@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -228,13 +229,21 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 // unfinished is the name of a WriteFile's temporary file, and whose it is.
 var unfinished = regexp.MustCompile(`\.([0-9]+)\.tmp$`)
 
+// maxPID is the highest number that Linux gives a process (PID_MAX_LIMIT).
+const maxPID = 1 << 22
+
 // RemoveUnfinished removes the temporary files that WriteFile left in dir when its
-// process was killed; those of processes that live stay.
+// process was killed, a minute ago or earlier; those of processes that live stay.
 func RemoveUnfinished(dir string) {
 	files, _ := os.ReadDir(dir)
 	for _, f := range files {
 		of := unfinished.FindStringSubmatch(f.Name())
 		if of == nil || !f.Type().IsRegular() {
+			continue
+		}
+		pid, err := strconv.Atoi(of[1])
+		info, bad := f.Info()
+		if err != nil || pid > maxPID || bad != nil || time.Since(info.ModTime()) < time.Minute {
 			continue
 		}
 		if _, err := os.Stat("/proc/" + of[1]); errors.Is(err, fs.ErrNotExist) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -119,9 +120,15 @@ func TestRemoveUnfinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine := fmt.Sprintf("trust.json.%d.tmp", os.Getpid())
-	keep := []string{"trust.json", "notes.tmp", mine}
+	fresh := fmt.Sprintf("ports.json.%d.tmp", ended.Process.Pid)
+	keep := []string{"trust.json", "notes.tmp", "report.20261127.tmp", mine, fresh}
 	for _, name := range append([]string{fmt.Sprintf("trust.json.%d.tmp", ended.Process.Pid)}, keep...) {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+		path, old := filepath.Join(dir, name), time.Now().Add(-time.Hour)
+		err := os.WriteFile(path, nil, 0o600)
+		if err == nil && name != fresh {
+			err = os.Chtimes(path, old, old)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

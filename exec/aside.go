@@ -12,8 +12,8 @@ import (
 
 // The verbs for that.
 const (
-	verbMaintain = "maintenance"
-	verbObserve  = "observe"
+	VerbMaintain = "maintenance"
+	VerbObserve  = "observe"
 )
 
 // MaxMaintenance is the longest time that a service may be left alone.
@@ -63,9 +63,9 @@ func (r *runner) asideBy(verb, target string, set *Aside) (VerbResult, error) {
 	var names []string
 	var err error
 	switch {
-	case verb == verbMaintain && set.On && (set.For <= 0 || set.For > MaxMaintenance):
+	case verb == VerbMaintain && set.On && (set.For <= 0 || set.For > MaxMaintenance):
 		return VerbResult{}, bad("has no end, or one that is too far away")
-	case verb == verbMaintain:
+	case verb == VerbMaintain:
 		if text = "maintenance is over"; set.On {
 			until = time.Now().Add(set.For)
 			text = "maintenance until " + until.Format(time.DateTime)

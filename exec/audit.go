@@ -91,14 +91,14 @@ var audited = map[string]func(json.RawMessage, *AuditEntry){
 	verbStart:   auditOrder,
 	verbStop:    auditOrder,
 	verbRestart: auditOrder,
-	verbMaintain: func(raw json.RawMessage, e *AuditEntry) {
+	VerbMaintain: func(raw json.RawMessage, e *AuditEntry) {
 		b, _ := decode[maintenanceBody](raw)
 		e.Target = b.Target
 		if !b.Until.IsZero() {
 			e.With = map[string]any{"until": b.Until}
 		}
 	},
-	verbObserve: func(raw json.RawMessage, e *AuditEntry) {
+	VerbObserve: func(raw json.RawMessage, e *AuditEntry) {
 		b, _ := decode[observeBody](raw)
 		e.Target, e.With = b.Target, map[string]any{"on": b.On}
 	},

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,5 +88,37 @@ func TestStartReadyAndLiveOfAProcess(t *testing.T) {
 	touch("alive")
 	if s := h.await("api", p2pnode.StateUp); s.PID == pid || s.LastExit == nil || s.LastExit.Why != "live check: test: exit status 1 (3 times)" {
 		t.Errorf("%+v, last exit %+v", s, s.LastExit)
+	}
+}
+
+// READY, once said, counts for the whole life: what a check found and takes back is up
+// again. And where a reload says that a service is ready when it is started, it is.
+func TestReadinessBesideACheck(t *testing.T) {
+	web := spec("web")
+	web.Ready, web.Check = p2pnode.ReadyNotify, &p2pnode.Check{HTTP: "x", Every: time.Second, Timeout: time.Second, Failures: 2}
+	w := newWorld(t, web)
+	answer := func(err error) {
+		w.pass(1200 * time.Millisecond)
+		w.do(evChecked{name: "web", inc: w.running["web"], err: err})
+	}
+	w.do(evNotified{name: "web", ready: true})
+	answer(nil)
+	w.do(evMaintenance{"web", w.now.Add(time.Hour)})
+	answer(fmt.Errorf("no"))
+	answer(fmt.Errorf("no"))
+	if s := w.p.svcs["web"]; s.state != p2pnode.StateHung {
+		t.Fatalf("web is %s", s.state)
+	}
+	answer(nil)
+	if s := w.p.svcs["web"]; s.state != p2pnode.StateUp || s.failure != nil {
+		t.Errorf("web is %s, failure %v", s.state, s.failure)
+	}
+
+	web.Ready = p2pnode.ReadyCheck
+	w = newWorld(t, web)
+	web.Ready = p2pnode.ReadyStarted
+	w.do(evReload{loaded: Loaded{Services: []p2pnode.ServiceSpec{web}, Grace: w.p.grace}})
+	if s := w.p.svcs["web"]; s.state != p2pnode.StateUp || len(w.starts["web"]) != 1 {
+		t.Errorf("web is %s after %d starts", s.state, len(w.starts["web"]))
 	}
 }

@@ -244,12 +244,12 @@ func (c *Client) Signed(ctx context.Context, envelope []byte) (res VerbResult, e
 
 // Maintenance leaves target alone until the given time; zero ends it.
 func (c *Client) Maintenance(ctx context.Context, target string, until time.Time) error {
-	return c.call(ctx, verbMaintain, maintenanceBody{target, until}, nil)
+	return c.call(ctx, VerbMaintain, maintenanceBody{target, until}, nil)
 }
 
 // Observe makes exec only say what it would do about target; "" is the whole host.
 func (c *Client) Observe(ctx context.Context, target string, on bool) error {
-	return c.call(ctx, verbObserve, observeBody{target, on}, nil)
+	return c.call(ctx, VerbObserve, observeBody{target, on}, nil)
 }
 
 // Reload reads the configuration again; a dry run only says what would change.

@@ -68,8 +68,12 @@ func (a *adoption) lives(p *process, inc p2pnode.Incarnation) {
 	if started.IsZero() {
 		started = time.Now()
 	}
+	began := started
+	if age := p.uptime(); age > 0 {
+		began = time.Now().Add(-age) // no clock that is set changes that
+	}
 	a.proc = p
-	a.found = &found{name: a.name, inc: inc, pid: p.pid, ours: p.ours, starts: a.rec.Starts, started: started, last: a.rec.Last, restarts: a.rec.Restarts}
+	a.found = &found{name: a.name, inc: inc, pid: p.pid, ours: p.ours, starts: a.rec.Starts, started: started, began: began, last: a.rec.Last, restarts: a.rec.Restarts}
 }
 
 // unseenExit is how a recorded process ended while no exec looked: as it was

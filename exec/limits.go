@@ -33,6 +33,7 @@ const (
 	checkGather   = 250 * time.Millisecond // questions that are due within it are asked together
 	checkBurst    = 16                     // at most so many
 	slowAnswer    = 8                      // a check unanswered after this part of its timeout: the process is looked at
+	sameAge       = 20 * time.Millisecond  // lives that began within it are of one age: the kernel counts an adopted one's in hundredths
 	adoptedPoll   = 250 * time.Millisecond // /proc look at an adopted process: a stop raises no signal for us
 	dyingFor      = time.Second            // a killed exec's lock is waited for
 	diskEvery     = time.Second            // what the disk refused is tried again

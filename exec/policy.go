@@ -336,6 +336,9 @@ func (s *svc) dirty() bool { return s.delays > 0 || s.looping || len(s.failures)
 func (p *policy) tick(now time.Time, late time.Duration) {
 	p.watchdogs(now, late)
 	for s := range p.all {
+		if due(now, s.renewAt) {
+			s.renewAt = time.Time{} // advance looks whether it still holds
+		}
 		if due(now, s.maintEnds) {
 			s.maintEnds = time.Time{}
 			p.emit(effPersist{})

@@ -70,11 +70,12 @@ func (p *policy) rearm(now time.Time, s *svc) {
 	if c := s.health.of(p2pnode.CheckStart); c != nil {
 		starting = !c.everGood
 	}
-	s.health = health{}
+	was := s.health
+	s.health = health{frozenTill: was.frozenTill, looking: was.looking, wasState: was.wasState, saidReady: was.saidReady}
 	p.armChecks(now, s, starting)
 	p.armWords(now, s)
 	awaited := s.state == p2pnode.StateUnready || s.state == p2pnode.StateStarting && s.spec.Ready != p2pnode.ReadyNotify
-	if awaited && s.health.good() {
+	if awaited && (s.spec.Ready == p2pnode.ReadyStarted || s.health.good()) {
 		p.ready(now, s) // nothing says any more that it is not
 	}
 }
@@ -121,7 +122,7 @@ func (p *policy) checked(now time.Time, ev evChecked) {
 		return
 	}
 	c := s.health.of(ev.which)
-	if c == nil || c.at.IsZero() {
+	if c == nil || c.at.IsZero() || !c.asking {
 		return // under other rules it was asked
 	}
 	c.asking = false
@@ -172,7 +173,7 @@ func (p *policy) checkPassed(now time.Time, s *svc, c *checker) {
 		}
 	}
 	switch {
-	case s.spec.Ready != p2pnode.ReadyCheck && s.readyAt.IsZero():
+	case s.spec.Ready == p2pnode.ReadyNotify && !h.saidReady:
 	case h.good():
 		p.ready(now, s)
 	case p.cameBack(s) && h.down():

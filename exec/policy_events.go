@@ -27,7 +27,8 @@ type (
 		pid     int
 		ours    bool // still our child (self-exec), else adopted
 		starts  []time.Time
-		started time.Time
+		started time.Time     // as it was written down
+		began   time.Time     // by its age
 		last    *p2pnode.Exit // of the life before
 
 		restarts int

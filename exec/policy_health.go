@@ -14,6 +14,7 @@ type health struct {
 	readyBy    time.Time // until READY must have been said
 	granted    bool      // one more period was given
 	draining   bool
+	saidReady  bool      // READY, in this life
 	frozenTill time.Time // grace of a stop
 	looking    bool      // it is over: is a debugger there?
 	wasState   p2pnode.ServiceState
@@ -128,6 +129,7 @@ func (p *policy) notified(now time.Time, ev evNotified) {
 		}
 	}
 	if ev.ready && s.spec.Ready == p2pnode.ReadyNotify {
+		h.saidReady = true
 		p.ready(now, s)
 	}
 }

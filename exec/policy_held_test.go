@@ -23,7 +23,7 @@ func TestAShutdownWaitsForAdoption(t *testing.T) {
 	}
 	inc := p2pnode.Incarnation{Epoch: 7, N: 3}
 	w.running["web"] = inc
-	w.do(evBoot{found: []found{{name: "web", inc: inc, pid: 12, started: w.now}}})
+	w.do(evBoot{found: []found{{name: "web", inc: inc, pid: 12, started: w.now, began: w.now}}})
 	w.pass(5 * time.Second)
 	if _, lives := w.running["web"]; lives || !w.done {
 		t.Errorf("web runs: %v, shutdown done: %v", lives, w.done)
@@ -39,7 +39,7 @@ func TestAnAdoptedServiceIsAsOldAsItIs(t *testing.T) {
 	w.p.epoch = 7
 	w.p.add(w.now, spec("web"))
 	born := w.now.Add(-time.Hour)
-	w.do(evBoot{found: []found{{name: "web", inc: p2pnode.Incarnation{Epoch: 7, N: 3}, pid: 12, started: born}}})
+	w.do(evBoot{found: []found{{name: "web", inc: p2pnode.Incarnation{Epoch: 7, N: 3}, pid: 12, started: born, began: born}}})
 	if s := w.p.svcs["web"]; s.state != p2pnode.StateUp || !s.since.Equal(born) {
 		t.Errorf("%s since %v, want since %v", s.state, s.since, born)
 	}

@@ -43,7 +43,7 @@ func (p *policy) adopt(now time.Time, f found) {
 		return
 	}
 	s.inc, s.pid, s.adopted, s.phase, s.starts = f.inc, f.pid, !f.ours, running, f.starts
-	s.startedAt, s.readyAt, s.lastExit, s.restarts = f.started, now, f.last, f.restarts
+	s.startedAt, s.readyAt, s.lastExit, s.restarts = f.began, now, f.last, f.restarts
 	p.armHealth(now, s)
 	if s.spec.Name == p2pnode.SelfNode {
 		s.readyAt = time.Time{}
@@ -130,6 +130,9 @@ func (p *policy) orderStart(now time.Time, s *svc, force bool) {
 	if s.leaving && !s.again { // a stop is taken back, a restart goes on
 		s.leaving = false
 		p.set(now, s, s.state, "")
+		if s.state == p2pnode.StateFrozen {
+			s.health.frozenTill = now.Add(s.spec.StopGrace) // nobody looked meanwhile
+		}
 	}
 	switch {
 	case s.leaving:
@@ -276,7 +279,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 		s := p.svcs[name]
 		switch {
 		case s.phase == running:
-			s.again = true
+			s.again, s.renewed = true, ""
 			p.leave(s)
 		case s.failure != nil && s.phase == idle:
 			s.failure.due, s.looping = now, false

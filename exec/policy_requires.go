@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"strings"
 	"time"
 
 	"p2pnode"
@@ -14,10 +15,6 @@ import (
 // All of it follows from how things stand, and is looked at after each event
 // (advance): whoever could not follow at once, for his maintenance, his budget, or
 // since there was no exec, follows when he can.
-
-// adoptedAge is how exactly the age of an adopted process is known: the kernel counts
-// it in ticks of a hundredth of a second.
-const adoptedAge = 20 * time.Millisecond
 
 // link notes who requires whom, after a change of what is declared.
 func (p *policy) link() {
@@ -39,7 +36,7 @@ func (p *policy) leave(s *svc) {
 		return
 	}
 	s.leaving, p.parting = true, true
-	s.failure, s.probeAt, s.worldAt = nil, time.Time{}, time.Time{}
+	s.failure, s.probeAt, s.worldAt, s.renewAt = nil, time.Time{}, time.Time{}, time.Time{}
 }
 
 // renew is leave for what is to begin anew with a service that it requires.
@@ -86,13 +83,16 @@ func (p *policy) part(now time.Time, s *svc) (changed bool) {
 		p.set(now, s, s.state, "")
 		return true
 	}
+	p.link() // what went before it may have changed that
 	var last *svc
 	for _, d := range p.requires[s.spec.Name] {
 		onItsWay := d.leaving || d.stopLate || d.phase == stopping
 		switch {
-		case p.leftAlone(now, d), d.state == p2pnode.StateUnkillable:
+		case d.state == p2pnode.StateUnkillable:
 			continue
 		case onItsWay:
+		case p.leftAlone(now, d):
+			continue
 		case d.phase != idle, d.failure != nil && !s.again: // what keeps failing has times of its own
 			p.renew(d, s.spec.Name)
 			changed = true
@@ -160,24 +160,54 @@ func (p *policy) missingOf(names []string) *svc {
 }
 
 // follow renews s if something that it requires is ready and younger, as soon as its
-// budget, and that of all that requires s, has room.
+// budget, and that of all that requires s, has room. It ends s where a person stopped
+// what it requires, and nobody could tell it then.
 func (p *policy) follow(now time.Time, s *svc) (changed bool) {
 	s.renewAt = time.Time{}
-	if s.phase != running || s.stopped || s.removed || s.failure != nil || p.leftAlone(now, s) {
-		return false
+	if s.stopped || s.removed || p.leftAlone(now, s) {
+		return p.putOff(now, s, time.Time{}, "")
 	}
 	for _, name := range s.spec.Requires {
 		r := p.svcs[name]
-		if r == nil || r.phase != running || r.leaving || r.readyAt.IsZero() || !s.older(r) {
+		if r == nil || !r.stopped || r.phase != idle || !s.startedAt.Before(r.intent.At) {
+			continue
+		}
+		switch {
+		case s.phase == running:
+			p.renew(s, name)
+			return true
+		case s.phase == idle && s.failure != nil:
+			p.wait(s, true)
+			return true
+		}
+	}
+	if s.phase != running || s.failure != nil || s.state == p2pnode.StateFrozen || p.missingOf(s.spec.Requires) != nil {
+		return p.putOff(now, s, time.Time{}, "")
+	}
+	for _, name := range s.spec.Requires {
+		r := p.svcs[name]
+		if r == nil || r.phase != running || !s.older(r) {
 			continue
 		}
 		if at := p.roomFor(now, s, map[*svc]bool{}); at.After(now) {
-			s.renewAt = at
-			p.set(now, s, s.state, "it begins anew with "+name+" when its budget of starts has room")
-			return false
+			return p.putOff(now, s, at, name)
 		}
 		p.renew(s, name)
 		return true
+	}
+	return p.putOff(now, s, time.Time{}, "")
+}
+
+// putOff says, and takes back, that s will be renewed with another service when its
+// budget has room.
+func (p *policy) putOff(now time.Time, s *svc, at time.Time, with string) (changed bool) {
+	const words = "it begins anew when its budget of starts has room, with "
+	s.renewAt = at
+	switch mine := strings.HasPrefix(s.why, words); {
+	case mine && at.IsZero():
+		p.set(now, s, s.state, "")
+	case !at.IsZero() && (mine || s.why == ""):
+		p.set(now, s, s.state, words+with)
 	}
 	return false
 }
@@ -202,14 +232,7 @@ func (p *policy) leftAlone(now time.Time, s *svc) bool {
 
 // older reports whether the life of d began before that of s.
 func (d *svc) older(s *svc) bool {
-	if d.startedAt.IsZero() || s.startedAt.IsZero() {
-		return false
-	}
-	age := s.startedAt.Sub(d.startedAt)
-	if d.adopted || s.adopted {
-		age -= adoptedAge
-	}
-	return age > 0
+	return !d.startedAt.IsZero() && !s.startedAt.IsZero() && s.startedAt.Sub(d.startedAt) > sameAge
 }
 
 // startRequired starts what somebody wants something of and nobody else would start.

@@ -45,6 +45,12 @@ func another(s p2pnode.ServiceSpec) p2pnode.ServiceSpec {
 	return s
 }
 
+func byHand(name string) p2pnode.ServiceSpec {
+	s := spec(name)
+	s.Manual = true
+	return s
+}
+
 // What happens in the middle of something. In the end those run that want says; starts,
 // where given, is how often each was started.
 func TestRequiresInTheMiddle(t *testing.T) {
@@ -171,6 +177,52 @@ func TestRequiresInTheMiddle(t *testing.T) {
 			w.traced = false
 			w.do(evThawed{"web"})
 		}, "db site web", "db 2 site 2 web 2"},
+		{"another thing that it requires is away", []p2pnode.ServiceSpec{spec("cache"), spec("db"), requiring("web", "db", "cache")}, func(w *world) {
+			w.refuses, w.refuse = true, startMissing
+			w.crash("cache")
+			w.refuses = false
+			w.p.svcs["cache"].probeAt = w.now.Add(48 * time.Hour)
+			w.crash("db")
+		}, "db web", "cache 1 db 2 web 1"},
+		{"maintenance ends beside what a person stopped", chained, func(w *world) {
+			w.do(evMaintenance{"web", w.now.Add(time.Minute)})
+			w.order(verbStop, "db")
+		}, "", ""},
+		{"set aside, but on its way down", chained, func(w *world) {
+			w.slow("web")
+			w.do(evMaintenance{"web", w.now.Add(time.Hour)})
+			w.order(verbStop, "site")
+			w.order(verbStop, "web")
+			w.order(verbStop, "db")
+			if w.p.svcs["db"].phase != running {
+				w.t.Error("db did not wait for web")
+			}
+			w.letGo("web")
+		}, "", ""},
+		{"requires goes while a renewal is put off", chained, func(w *world) {
+			w.p.svcs["web"].starts = slices.Repeat([]time.Time{w.now}, budgetStarts)
+			w.crash("db")
+			if s := w.p.svcs["web"]; s.renewAt.IsZero() || !strings.Contains(s.why, "budget") {
+				w.t.Errorf("web is not put off: %q", s.why)
+			}
+			w.reload(spec("db"), spec("web"), chained[2])
+		}, "db site web", "db 2 site 1 web 1"},
+		{"a reload takes one away and changes what is required", append([]p2pnode.ServiceSpec{byHand("aside")}, chained...), func(w *world) {
+			w.slow("site")
+			w.reload(another(chained[0]), chained[1], chained[2])
+			if w.p.svcs["db"].phase != running {
+				w.t.Error("db did not wait for web")
+			}
+			w.letGo("site")
+		}, "db site web", "db 2 site 2 web 2"},
+		{"stopped by a signal, and a stop taken back", chained, func(w *world) {
+			w.slow("site")
+			w.do(evFrozen{"web", w.running["web"]})
+			w.order(verbStop, "web")
+			w.order(verbStart, "web")
+			w.pass(time.Minute)
+			w.letGo("site")
+		}, "db site web", "db 1 site 3 web 2"},
 		{"what crashes meanwhile", chained, func(w *world) {
 			w.slow("site")
 			w.order(verbRestart, "web")
@@ -244,9 +296,7 @@ func TestRequiresTells(t *testing.T) {
 	w.order(verbStart, "db")
 	why("web", "waiting for db, which is missing")
 
-	byHand := spec("db")
-	byHand.Manual = true
-	w = newWorld(t, byHand, requiring("web", "db"))
+	w = newWorld(t, byHand("db"), requiring("web", "db"))
 	why("web", "waiting for db, which is started by hand")
 }
 
@@ -261,7 +311,7 @@ func TestRequiresAfterBoot(t *testing.T) {
 	}
 	w := boot(true)
 	w.running["db"] = p2pnode.Incarnation{Epoch: 7, N: 1}
-	w.do(evBoot{found: []found{{name: "db", inc: w.running["db"], pid: 1, started: w.now}}})
+	w.do(evBoot{found: []found{{name: "db", inc: w.running["db"], pid: 1, began: w.now}}})
 	w.pass(time.Hour)
 	if len(w.running) != 0 || len(w.starts) != 0 {
 		t.Errorf("running %v, started %v: db is stopped by a person", w.running, w.starts)
@@ -270,7 +320,7 @@ func TestRequiresAfterBoot(t *testing.T) {
 	w.running["web"], w.running["db"] = p2pnode.Incarnation{Epoch: 7, N: 1}, p2pnode.Incarnation{Epoch: 7, N: 2}
 	w.highest["web"] = 1
 	w.do(evBoot{found: []found{
-		{name: "db", inc: w.running["db"], pid: 1, started: w.now.Add(-time.Minute)}, {name: "web", inc: w.running["web"], pid: 2, started: w.now.Add(-time.Hour)},
+		{name: "db", inc: w.running["db"], pid: 1, began: w.now.Add(-time.Minute)}, {name: "web", inc: w.running["web"], pid: 2, began: w.now.Add(-time.Hour)},
 	}})
 	w.pass(time.Hour)
 	if len(w.starts["web"]) != 1 || len(w.starts["db"]) != 0 {

@@ -185,7 +185,7 @@ func TestRequiredStopInterrupted(t *testing.T) {
 	later.add(w.now, web)
 	var order []string
 	queue := []event{evBoot{found: []found{
-		{name: "db", inc: p2pnode.Incarnation{Epoch: 7, N: 1}, pid: 1, started: w.now}, {name: "web", inc: p2pnode.Incarnation{Epoch: 7, N: 1}, pid: 2, started: w.now},
+		{name: "db", inc: p2pnode.Incarnation{Epoch: 7, N: 1}, pid: 1, began: w.now}, {name: "web", inc: p2pnode.Incarnation{Epoch: 7, N: 1}, pid: 2, began: w.now},
 	}}}
 	for len(queue) > 0 {
 		for _, eff := range later.step(w.now, queue[0]) {

@@ -142,14 +142,14 @@ func (ss *session) signed(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, act, err := readAct(b.Envelope, verbStart, verbStop, verbRestart, verbMaintain, verbObserve)
+	signer, act, err := readAct(b.Envelope, verbStart, verbStop, verbRestart, VerbMaintain, VerbObserve)
 	var out any
 	var order json.RawMessage
 	if err == nil {
 		order = body(verbBody{Target: act.Target, Options: act.Options})
 		if err = ss.r.mayAct(signer, act); err == nil {
 			switch act.Verb {
-			case verbMaintain, verbObserve:
+			case VerbMaintain, VerbObserve:
 				out, err = ss.r.asideBy(act.Verb, act.Target, act.Options.Aside)
 			default:
 				out, err = ss.orderBy(act.Verb, order, "manager "+signer.String())
@@ -237,7 +237,7 @@ func (p pinnedPapers) trusted() error {
 	if p.Trusted {
 		return nil
 	}
-	return refused(notTrusted, "this host took its cluster on first sight: its managers may look and repair, not stop, start or read logs", "on that host run: p2pnode trust "+p2pnode.ClusterID(p.Root))
+	return refused(notTrusted, "this host took its cluster on first sight: its managers may look and repair, not stop, start, set aside or read logs", "on that host run: p2pnode trust "+p2pnode.ClusterID(p.Root))
 }
 
 func refused(code, text, fix string) error {

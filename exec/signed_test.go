@@ -72,7 +72,7 @@ func TestWhoMayGiveOrders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signer, back, err := readAct(raw, verbStart, verbStop, verbRestart, verbMaintain, verbObserve, verbLogs)
+		signer, back, err := readAct(raw, verbStart, verbStop, verbRestart, VerbMaintain, VerbObserve, verbLogs)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func TestWhoMayGiveOrders(t *testing.T) {
 			"a verb that managers have not": {manager, func() Act { a := good(manager); a.Verb = "shutdown"; return a }(), "bad-request"},
 		}
 	}
-	for _, verb := range []string{verbStart, verbStop, verbRestart, verbMaintain, verbObserve, verbLogs} {
+	for _, verb := range []string{verbStart, verbStop, verbRestart, VerbMaintain, VerbObserve, verbLogs} {
 		for name, c := range cases() {
 			if c.act.Verb == "stop" {
 				c.act.Verb = verb
@@ -196,7 +196,7 @@ func TestOrdersAreCarriedByTheNode(t *testing.T) {
 		t.Errorf("a client handed over an order: %v", err)
 	}
 	node := &session{role: RoleNode}
-	for _, verb := range []string{verbStart, verbStop, verbRestart, verbMaintain, verbObserve} {
+	for _, verb := range []string{verbStart, verbStop, verbRestart, VerbMaintain, VerbObserve} {
 		if _, err := verbs[verb](node, json.RawMessage(`{"target":"web"}`)); p2pnode.ExitCode(err) != p2pnode.ExitNotPermitted {
 			t.Errorf("the node process gave an order of its own: %s, %v", verb, err)
 		}

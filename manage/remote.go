@@ -15,7 +15,7 @@ import (
 
 // Act has services of another host started, stopped, restarted or set aside.
 func (a *API) Act(ctx context.Context, verb, node, target string, options exec.VerbOptions) (exec.VerbResult, error) {
-	if err := a.mayManage(verb + " services of other hosts"); err != nil {
+	if err := a.mayManage(deed(verb) + " services of other hosts"); err != nil {
 		return exec.VerbResult{}, err
 	}
 	n, id, err := a.find(node)
@@ -23,7 +23,15 @@ func (a *API) Act(ctx context.Context, verb, node, target string, options exec.V
 		return exec.VerbResult{}, err
 	}
 	res, err := a.cfg.Remote.Act(ctx, id, verb, target, options)
-	return res, said(err, verb, target, n.Name)
+	return res, said(err, deed(verb), target, n.Name)
+}
+
+// deed is what a verb does, for people.
+func deed(verb string) string {
+	if verb == exec.VerbMaintain || verb == exec.VerbObserve {
+		return "set aside"
+	}
+	return verb
 }
 
 // said is why something could not be done on another host.

@@ -35,7 +35,7 @@ func printStatus(p *printer, d p2pnode.StatusDoc) {
 	if c := d.Cluster; c != nil {
 		text := fmt.Sprintf("%s, %s", c.ID, count(c.Managers, "manager"))
 		if !c.Trusted {
-			text += ", not trusted: its managers may look and repair, not stop or start"
+			text += ", not trusted: its managers may look and repair, not stop, start or set aside"
 		}
 		p.fact("cluster", "%s", text)
 	}
