@@ -122,7 +122,7 @@ func (p *policy) checked(now time.Time, ev evChecked) {
 		return
 	}
 	c := s.health.of(ev.which)
-	if c == nil || c.at.IsZero() || !c.asking {
+	if c == nil || c.at.IsZero() {
 		return // under other rules it was asked
 	}
 	c.asking = false

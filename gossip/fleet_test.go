@@ -432,7 +432,7 @@ func TestForgedDeathsChangeNoBelief(t *testing.T) {
 				}
 				began := time.Now()
 				var alarm, whole time.Duration
-				for time.Since(began) < time.Minute {
+				for time.Since(began) < time.Minute || whole == 0 && time.Since(began) < 2*time.Minute {
 					time.Sleep(5 * time.Millisecond)
 					if alarm == 0 && alarmed() {
 						alarm = time.Since(began)
@@ -455,8 +455,8 @@ func TestForgedDeathsChangeNoBelief(t *testing.T) {
 					t.Errorf("alarm everywhere after %v (0: never), want 5 s", alarm)
 				}
 				// A refutation of memberlist's own is gossip, which now and then misses
-				// somebody: the next exchange of full states, every 30 s, brings it.
-				const want = 40 * time.Second
+				// somebody: an exchange of full states brings it, every 30 s one with anybody.
+				const want = 100 * time.Second
 				if whole == 0 || whole > want {
 					t.Errorf("memberlists complete again after %v (0: never), want %v", whole, want)
 				}

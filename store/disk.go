@@ -194,15 +194,17 @@ func (d *disk) update(f func(buckets) error) error {
 	})
 }
 
-// sound reports whether every page ends within the file: bbolt frees as many pages as a
-// page says that it has, and a flipped bit there makes that four billion, in memory.
+// sound reports whether every page ends within the file, and what is in it within the
+// page. bbolt believes those numbers: with one flipped bit it frees four billion pages,
+// or makes room for gigabytes, in memory, when it next writes there.
 func (d *disk) sound() error {
 	if d.readOnly {
-		return nil // nothing is freed
+		return nil // nothing is written
 	}
 	return d.alive(func() error {
 		return d.db.View(func(tx *bbolt.Tx) error {
-			all := int(tx.Size() / int64(d.db.Info().PageSize))
+			size := d.db.Info().PageSize
+			all := int(tx.Size() / int64(size))
 			for id := 0; id < all; {
 				page, err := tx.Page(id)
 				if err != nil || page == nil {
@@ -214,10 +216,44 @@ func (d *disk) sound() error {
 				if id += page.OverflowCount; id > all {
 					return fmt.Errorf("%w: page %d goes on for %d pages, the file has %d", errDamaged, page.ID, page.OverflowCount, all)
 				}
+				if page.Type != "leaf" && page.Type != "branch" {
+					continue
+				}
+				if err := d.within(page.ID, page.Count, (1+page.OverflowCount)*size, page.Type == "branch"); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
 	})
+}
+
+// A page begins with 16 bytes of its own, then 16 bytes for each of its elements: where
+// it is, counted from there, how long its key is and its value, or, in a branch, which
+// page it leads to.
+const pageHead, pageElement = 16, 16
+
+// within reports whether the elements of a page of so many bytes lie in it.
+func (d *disk) within(id, count, bytes int, branch bool) error {
+	bad := func() error { return fmt.Errorf("%w: page %d has elements beyond its end", errDamaged, id) }
+	if pageHead+count*pageElement > bytes {
+		return bad()
+	}
+	raw := make([]byte, count*pageElement)
+	if _, err := d.file.ReadAt(raw, int64(id)*int64(d.db.Info().PageSize)+pageHead); err != nil {
+		return err
+	}
+	for at := 0; at < len(raw); at += pageElement {
+		n := func(i int) int { return int(binary.NativeEndian.Uint32(raw[at+4*i:])) }
+		end := n(1) + n(2) + n(3) // flags, place, key, value
+		if branch {
+			end = n(0) + n(1) // place, key, page
+		}
+		if pageHead+at+end > bytes {
+			return bad()
+		}
+	}
+	return nil
 }
 
 // alive runs f unless the disk is dead, and notes when f kills it, or shows that

@@ -254,8 +254,8 @@ func TestDamagedFiles(t *testing.T) {
 	t.Logf("%d files damaged, %d of them replaced, %d of %d reports left", len(damages), replaced, left, len(damages)*len(want))
 }
 
-// A page that says that it goes on for billions of others fills no memory: nothing is
-// lost, and nobody waits.
+// A page that says that it goes on for billions of others, or an element of it that it
+// is billions of bytes long, fills no memory: nothing is lost, and nobody waits.
 func TestPagesThatEndBeyondTheFile(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, 1)
@@ -268,11 +268,16 @@ func TestPagesThatEndBeyondTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const page, overflow = 4096, 12
-	for at := 2 * page; at < len(good); at += page {
+	const page, overflow, element = 4096, 12, 16
+	for n := 4; n < 2*len(good)/page; n++ {
+		at := n / 2 * page
 		path := filepath.Join(t.TempDir(), "store.db")
 		bad := bytes.Clone(good)
-		bad[at+overflow+3] |= 0x40
+		if n%2 == 0 {
+			bad[at+overflow+3] |= 0x40
+		} else {
+			bad[at+element+15] |= 0x20 // of the first one: its value's length, in a leaf
+		}
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
