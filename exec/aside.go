@@ -16,9 +16,6 @@ const (
 	VerbObserve  = "observe"
 )
 
-// MaxMaintenance is the longest time that a service may be left alone.
-const MaxMaintenance = 30 * 24 * time.Hour
-
 // Aside is what maintenance or observe sets on another host: that counts the time by
 // its own clock.
 type Aside struct {
@@ -34,8 +31,7 @@ func (ss *session) maintenance(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = ss.r.maintain(b.Target, b.Until)
-	return nil, err
+	return nil, ss.r.maintain(b.Target, b.Until)
 }
 
 func (ss *session) observe(raw json.RawMessage) (any, error) {
@@ -46,73 +42,57 @@ func (ss *session) observe(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = ss.r.watchOnly(b.Target, b.On)
-	return nil, err
+	return nil, ss.r.watchOnly(b.Target, b.On)
 }
 
 // asideBy carries out a manager's order.
-func (r *runner) asideBy(verb, target string, set *Aside) (VerbResult, error) {
+func (r *runner) asideBy(verb, target string, set *Aside) error {
 	bad := func(why string) error {
 		return &p2pnode.Error{Code: "bad-request", Text: "the order to set " + quoted(target) + " aside " + why, Exit: p2pnode.ExitUsage}
 	}
-	if set == nil {
-		return VerbResult{}, bad("does not say on or off")
-	}
-	var until time.Time
-	text := "acts again"
-	var names []string
-	var err error
 	switch {
-	case verb == VerbMaintain && set.On && (set.For <= 0 || set.For > MaxMaintenance):
-		return VerbResult{}, bad("has no end, or one that is too far away")
-	case verb == VerbMaintain:
-		if text = "maintenance is over"; set.On {
-			until = time.Now().Add(set.For)
-			text = "maintenance until " + until.Format(time.DateTime)
-		}
-		names, err = r.maintain(target, until)
-	default:
-		if set.On {
-			text = "observe only"
-		}
-		names, err = r.watchOnly(target, set.On)
+	case set == nil:
+		return bad("does not say on or off")
+	case verb == VerbObserve:
+		return r.watchOnly(target, set.On)
+	case !set.On:
+		return r.maintain(target, time.Time{})
+	case set.For <= 0 || set.For > MaxMaintenance:
+		return bad("has no end, or one that is too far away")
 	}
-	res := VerbResult{OK: err == nil}
-	for _, name := range names {
-		res.Services = append(res.Services, ServiceResult{Name: name, OK: true, Text: text})
-	}
-	return res, err
+	return r.maintain(target, time.Now().Add(set.For))
 }
 
 // maintain leaves what target means alone until then; the zero time ends that.
-func (r *runner) maintain(target string, until time.Time) ([]string, error) {
+func (r *runner) maintain(target string, until time.Time) error {
 	return r.forTargets(target, func(name string) { r.step(evMaintenance{name, until}) })
 }
 
 // watchOnly makes exec only say what it would do; "" and "all" are the whole host.
-func (r *runner) watchOnly(target string, on bool) ([]string, error) {
+func (r *runner) watchOnly(target string, on bool) error {
 	if target != "" && target != "all" {
 		return r.forTargets(target, func(name string) { r.step(evObserve{name, on}) })
 	}
 	if err := r.ask(func() { r.step(evObserve{"", on}) }); err != nil {
-		return nil, err
+		return err
 	}
-	return []string{"all"}, r.saved()
+	return r.saved()
 }
 
 // forTargets runs f on the loop for each target and waits until that is on disk.
-func (r *runner) forTargets(target string, f func(name string)) (names []string, err error) {
+func (r *runner) forTargets(target string, f func(name string)) error {
 	var missing error
 	if err := r.ask(func() {
-		names, missing = r.targets(target)
+		names, err := r.targets(target)
+		missing = err
 		for _, name := range names {
 			f(name)
 		}
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	if missing != nil {
-		return nil, missing
+		return missing
 	}
-	return names, r.saved()
+	return r.saved()
 }

@@ -2,6 +2,9 @@ package exec
 
 import "time"
 
+// MaxMaintenance is the longest time that a service may be left alone.
+const MaxMaintenance = 30 * 24 * time.Hour
+
 // Restart policy.
 const (
 	freeLife      = time.Second            // a first life this long is followed by a restart at once

@@ -71,13 +71,7 @@ func (s *svc) done() bool {
 func (p *policy) stopped(now time.Time, s *svc) {
 	p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
 	s.failure = nil
-	p.set(now, s, p2pnode.StateStopped, "")
-	switch {
-	case s.removed:
-		p.forget(s)
-	case s.again && !s.stopped && !p.shutdown.on:
-		p.comeAgain(now, s)
-	}
+	p.down(now, s)
 }
 
 // fail takes down a new failure: when may it start again, who may act on it.

@@ -31,7 +31,7 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 	}
 	for s := range p.all {
 		if s.phase == idle && s.failure == nil && s.start == nil && !s.stopped && s.state != p2pnode.StateExited && !p.shutdown.on {
-			p.want(now, s)
+			p.first(now, s)
 		}
 	}
 }
@@ -67,13 +67,18 @@ func (p *policy) endedUnseen(now time.Time, e evEnded) {
 	p.ended(now, e)
 }
 
-// want starts s, or makes it wait for what it comes after.
-func (p *policy) want(now time.Time, s *svc) {
-	if p.missingOf(s.spec.After) != nil {
-		p.wait(s, false)
+// first starts s, or makes it wait for all that it comes after.
+func (p *policy) first(now time.Time, s *svc) {
+	p.want(now, s, false, p2pnode.By{Kind: p2pnode.ByExec})
+}
+
+// want starts s, or makes it wait; for what, see wait.
+func (p *policy) want(now time.Time, s *svc, needed bool, by p2pnode.By) {
+	if p.missingOf(s.awaits(needed)) != nil {
+		p.wait(s, needed)
 		return
 	}
-	p.begin(now, s, nil, p2pnode.By{Kind: p2pnode.ByExec}, "", false)
+	p.begin(now, s, nil, by, "", false)
 }
 
 // retryDependents tries at once what failed while s was not there.
@@ -141,7 +146,7 @@ func (p *policy) orderStart(now time.Time, s *svc, force bool) {
 	case s.phase == stopping:
 		s.again = true
 	case s.phase == running && (s.failure == nil || !s.failure.live):
-	case !force && s.phase == idle && p.missingOf(s.spec.Requires) != nil:
+	case !force && s.phase == idle && p.missingOf(s.awaits(true)) != nil:
 		p.wait(s, true)
 	default:
 		p.begin(now, s, s.failure, p2pnode.By{Kind: p2pnode.ByOperator}, "", force)
@@ -164,13 +169,18 @@ func (p *policy) stop(now time.Time, s *svc) {
 		if s.lastExit != nil { // what a dead main process left behind ends too
 			p.emit(effCleanup{name: s.spec.Name, inc: s.inc})
 		}
-		p.set(now, s, p2pnode.StateStopped, "")
-		switch {
-		case s.removed:
-			p.forget(s)
-		case s.again && !s.stopped && !p.shutdown.on:
-			p.comeAgain(now, s)
-		}
+		p.down(now, s)
+	}
+}
+
+// down is the end of every stop: s stays so, is forgotten, or comes again.
+func (p *policy) down(now time.Time, s *svc) {
+	p.set(now, s, p2pnode.StateStopped, "")
+	switch {
+	case s.removed:
+		p.forget(s)
+	case s.again && !s.stopped && !p.shutdown.on:
+		p.comeAgain(now, s)
 	}
 }
 
@@ -189,11 +199,7 @@ func (p *policy) comeAgain(now time.Time, s *svc) {
 		by.Kind = p2pnode.ByExec
 	}
 	s.again, s.renewed = false, ""
-	if p.missingOf(s.spec.Requires) != nil {
-		p.wait(s, true)
-		return
-	}
-	p.begin(now, s, nil, by, "", false)
+	p.want(now, s, true, by)
 }
 
 func (p *policy) stopTime(s *svc) time.Duration {
@@ -293,7 +299,7 @@ func (p *policy) reload(now time.Time, ev evReload) {
 		}
 		p.emit(effOpen{specs[name]})
 		if s := p.add(now, specs[name]); !s.stopped {
-			p.want(now, s)
+			p.first(now, s)
 		}
 	}
 	p.requires = nil

@@ -139,12 +139,14 @@ func (p *policy) tellOf(s *svc) string {
 }
 
 // lacking is the first of what a waiting s waits for.
-func (p *policy) lacking(s *svc) *svc {
-	names := s.spec.After
-	if s.needed {
-		names = s.spec.Requires
+func (p *policy) lacking(s *svc) *svc { return p.missingOf(s.awaits(s.needed)) }
+
+// awaits are those that s waits for.
+func (s *svc) awaits(needed bool) []string {
+	if needed {
+		return s.spec.Requires
 	}
-	return p.missingOf(names)
+	return s.spec.After
 }
 
 // missingOf is the first of some services that is not there to build on. One that has
@@ -163,9 +165,13 @@ func (p *policy) missingOf(names []string) *svc {
 // budget, and that of all that requires s, has room. It ends s where a person stopped
 // what it requires, and nobody could tell it then.
 func (p *policy) follow(now time.Time, s *svc) (changed bool) {
+	const putOff = "it begins anew when its budget of starts has room, with "
 	s.renewAt = time.Time{}
+	if strings.HasPrefix(s.why, putOff) {
+		p.set(now, s, s.state, "")
+	}
 	if s.stopped || s.removed || p.leftAlone(now, s) {
-		return p.putOff(now, s, time.Time{}, "")
+		return false
 	}
 	for _, name := range s.spec.Requires {
 		r := p.svcs[name]
@@ -182,7 +188,7 @@ func (p *policy) follow(now time.Time, s *svc) (changed bool) {
 		}
 	}
 	if s.phase != running || s.failure != nil || s.state == p2pnode.StateFrozen || p.missingOf(s.spec.Requires) != nil {
-		return p.putOff(now, s, time.Time{}, "")
+		return false
 	}
 	for _, name := range s.spec.Requires {
 		r := p.svcs[name]
@@ -190,24 +196,13 @@ func (p *policy) follow(now time.Time, s *svc) (changed bool) {
 			continue
 		}
 		if at := p.roomFor(now, s, map[*svc]bool{}); at.After(now) {
-			return p.putOff(now, s, at, name)
+			if s.renewAt = at; s.why == "" {
+				p.set(now, s, s.state, putOff+name)
+			}
+			return false
 		}
 		p.renew(s, name)
 		return true
-	}
-	return p.putOff(now, s, time.Time{}, "")
-}
-
-// putOff says, and takes back, that s will be renewed with another service when its
-// budget has room.
-func (p *policy) putOff(now time.Time, s *svc, at time.Time, with string) (changed bool) {
-	const words = "it begins anew when its budget of starts has room, with "
-	s.renewAt = at
-	switch mine := strings.HasPrefix(s.why, words); {
-	case mine && at.IsZero():
-		p.set(now, s, s.state, "")
-	case !at.IsZero() && (mine || s.why == ""):
-		p.set(now, s, s.state, words+with)
 	}
 	return false
 }

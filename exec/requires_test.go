@@ -148,13 +148,7 @@ func TestRenewalsKeepTheBudget(t *testing.T) {
 		w.crash("db")
 		w.pass(2 * time.Second)
 	}
-	for name, starts := range w.starts {
-		for i := range starts {
-			if i >= budgetStarts && starts[i].Sub(starts[i-budgetStarts]) < budgetWindow {
-				t.Errorf("%s: %d starts within %v", name, budgetStarts+1, starts[i].Sub(starts[i-budgetStarts]))
-			}
-		}
-	}
+	w.keptBudgets()
 	w.pass(2 * budgetWindow)
 	db, web := w.p.svcs["db"], w.p.svcs["web"]
 	if len(w.running) != 3 || web.older(db) {

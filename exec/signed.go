@@ -22,11 +22,12 @@ import (
 )
 
 // A manager's start, stop or restart of a service of this host, his setting it aside
-// (aside.go), or his reading of its log (logread.go). The node process only carries it: exec draws a challenge, the manager
-// signs it together with what is to be done and to which host, and exec looks at the
-// signature, at the certificates and at the cluster that this host trusts, all by itself. A challenge is good once, for
-// challengeLife; no clocks are compared. Every member may ask for challenges, so none is
-// remembered before a manager has answered it: nobody can crowd out another one's.
+// (aside.go), or his reading of its log (logread.go). The node process only carries it:
+// exec draws a challenge, the manager signs it together with what is to be done and to
+// which host, and exec looks at the signature, at the certificates and at the cluster
+// that this host trusts, all by itself. A challenge is good once, for challengeLife; no
+// clocks are compared. Every member may ask for challenges, so none is remembered before
+// a manager has answered it: nobody can crowd out another one's.
 
 // notTrusted is the code of the refusal that the person at this host can lift.
 const notTrusted = "not-trusted"
@@ -150,7 +151,8 @@ func (ss *session) signed(raw json.RawMessage) (any, error) {
 		if err = ss.r.mayAct(signer, act); err == nil {
 			switch act.Verb {
 			case VerbMaintain, VerbObserve:
-				out, err = ss.r.asideBy(act.Verb, act.Target, act.Options.Aside)
+				err = ss.r.asideBy(act.Verb, act.Target, act.Options.Aside)
+				out = VerbResult{OK: err == nil}
 			default:
 				out, err = ss.orderBy(act.Verb, order, "manager "+signer.String())
 			}

@@ -219,7 +219,7 @@ func (d *disk) sound() error {
 				if page.Type != "leaf" && page.Type != "branch" {
 					continue
 				}
-				if err := d.within(page.ID, page.Count, (1+page.OverflowCount)*size, page.Type == "branch"); err != nil {
+				if err := d.within(int64(page.ID)*int64(size), page.Count, (1+page.OverflowCount)*size, page.Type == "branch"); err != nil {
 					return err
 				}
 			}
@@ -233,14 +233,15 @@ func (d *disk) sound() error {
 // page it leads to.
 const pageHead, pageElement = 16, 16
 
-// within reports whether the elements of a page of so many bytes lie in it.
-func (d *disk) within(id, count, bytes int, branch bool) error {
-	bad := func() error { return fmt.Errorf("%w: page %d has elements beyond its end", errDamaged, id) }
+// within reports whether the elements of a page of so many bytes, somewhere in the
+// file, lie in it.
+func (d *disk) within(start int64, count, bytes int, branch bool) error {
+	bad := func() error { return fmt.Errorf("%w: the page at %d has elements beyond its end", errDamaged, start) }
 	if pageHead+count*pageElement > bytes {
 		return bad()
 	}
 	raw := make([]byte, count*pageElement)
-	if _, err := d.file.ReadAt(raw, int64(id)*int64(d.db.Info().PageSize)+pageHead); err != nil {
+	if _, err := d.file.ReadAt(raw, start+pageHead); err != nil {
 		return err
 	}
 	for at := 0; at < len(raw); at += pageElement {
