@@ -10,7 +10,7 @@ import (
 // decides only which thing and which life it means; whether it is dead is exec's
 // own knowledge.
 func (p *policy) recover(now time.Time, ev evRecover) {
-	if ans, ok := p.ops.get(ev.req.Op); ok {
+	if ans, ok := p.ops.get(questionOf(ev.req)); ok {
 		p.emit(effAnswer{ev.id, ans})
 		return
 	}
@@ -27,7 +27,7 @@ func (p *policy) recover(now time.Time, ev evRecover) {
 		p.emit(effAnswer{ev.id, p2pnode.RecoverAnswer{Outcome: p2pnode.OutcomeBusy}})
 		return
 	}
-	if r := s.start; r != nil && ev.req.Op != "" && r.op == ev.req.Op {
+	if r := s.start; r != nil && ev.req.Op != "" && r.op == ev.req.Op && r.target == ev.req.Expected {
 		r.answers = append(r.answers, ev.id)
 		return
 	}
@@ -158,9 +158,9 @@ func refusalOf(h p2pnode.Held) (p2pnode.Refusal, bool) {
 	return "", false
 }
 
-// answer gives a final answer and keeps it for the same op.
+// answer gives a final answer and keeps it for the same question.
 func (p *policy) answer(ev evRecover, ans p2pnode.RecoverAnswer) {
-	p.ops.put(ev.req.Op, ans)
+	p.ops.put(questionOf(ev.req), ans)
 	p.emit(effAnswer{ev.id, ans})
 }
 
@@ -186,7 +186,7 @@ func (p *policy) answerStarted(now time.Time, s *svc, r *startRequest, looked ti
 			ans.Exit = s.lastExit
 		}
 	}
-	p.ops.put(r.op, ans)
+	p.ops.put(question{r.op, s.spec.Name, r.target}, ans)
 	for _, id := range r.answers {
 		p.emit(effAnswer{id, ans})
 	}
@@ -214,30 +214,39 @@ func (p *policy) answerWaiting(now time.Time, s *svc, r *startRequest) {
 	}
 }
 
-// opMemoryRing keeps the last final answers by op.
+// question is what an answer is kept for. An op alone is not enough: its name can be
+// foretold, and whoever used it first for something else would take the answer from
+// the agent whose op it is.
+type question struct{ op, target, expected string }
+
+func questionOf(req p2pnode.RecoverRequest) question {
+	return question{req.Op, req.Target, req.Expected}
+}
+
+// opMemoryRing keeps the last final answers by question.
 type opMemoryRing struct {
-	answers map[string]p2pnode.RecoverAnswer
-	ring    []string
+	answers map[question]p2pnode.RecoverAnswer
+	ring    []question
 	at      int
 }
 
 func newOpMemory(n int) opMemoryRing {
-	return opMemoryRing{answers: map[string]p2pnode.RecoverAnswer{}, ring: make([]string, n)}
+	return opMemoryRing{answers: map[question]p2pnode.RecoverAnswer{}, ring: make([]question, n)}
 }
 
-func (m *opMemoryRing) get(op string) (p2pnode.RecoverAnswer, bool) {
-	ans, ok := m.answers[op]
-	return ans, ok && op != ""
+func (m *opMemoryRing) get(q question) (p2pnode.RecoverAnswer, bool) {
+	ans, ok := m.answers[q]
+	return ans, ok && q.op != ""
 }
 
-func (m *opMemoryRing) put(op string, ans p2pnode.RecoverAnswer) {
-	if op == "" {
+func (m *opMemoryRing) put(q question, ans p2pnode.RecoverAnswer) {
+	if q.op == "" {
 		return
 	}
-	if _, known := m.answers[op]; !known {
+	if _, known := m.answers[q]; !known {
 		delete(m.answers, m.ring[m.at])
-		m.ring[m.at] = op
+		m.ring[m.at] = q
 		m.at = (m.at + 1) % len(m.ring)
 	}
-	m.answers[op] = ans
+	m.answers[q] = ans
 }
