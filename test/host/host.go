@@ -438,27 +438,29 @@ func cmdline(pid int) []string {
 // StartTicks is field 22 of /proc/PID/stat: with the pid it names a process for
 // good. 0 if there is none.
 func StartTicks(pid int) uint64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	if len(fields) < 20 {
-		return 0
-	}
-	n, _ := strconv.ParseUint(fields[19], 10, 64)
-	return n
+	_, ticks := stat(pid)
+	return ticks
 }
 
 // Running reports whether the process (pid, start) runs: it exists and is no
 // zombie.
 func Running(pid int, start uint64) bool {
+	state, ticks := stat(pid)
+	return state != "" && state != "Z" && state != "X" && ticks == start
+}
+
+// stat is the state and the start of a process, of one moment.
+func stat(pid int) (state string, ticks uint64) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil || StartTicks(pid) != start {
-		return false
+	if err != nil {
+		return "", 0
 	}
 	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
+	if len(fields) < 20 {
+		return "", 0
+	}
+	ticks, _ = strconv.ParseUint(fields[19], 10, 64)
+	return fields[0], ticks
 }
 
 // Eventually asks cond every 5 ms until it holds or timeout has passed.
