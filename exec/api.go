@@ -38,6 +38,7 @@ type ServiceResult struct {
 	Name        string               `json:"name"`
 	State       p2pnode.ServiceState `json:"state"`
 	OK          bool                 `json:"ok"`
+	TimedOut    bool                 `json:"timed_out,omitempty"` // not ok yet, and nothing speaks against it
 	Text        string               `json:"text"`
 	PID         int                  `json:"pid,omitempty"`
 	Incarnation string               `json:"incarnation,omitempty"`

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -213,17 +214,22 @@ func (ss *session) orderBy(verb string, raw json.RawMessage, who string) (any, e
 	if b.Options.NoWait {
 		timeout = 0
 	}
+	expired := false
 	select {
 	case res := <-w.done:
 		return res.but(unsaved), nil
 	case <-ss.ctx.Done():
 	case <-r.gone:
 	case <-time.After(timeout):
+		expired = !b.Options.NoWait
 	}
 	var res VerbResult
 	err = r.ask(func() {
 		r.waiters = slices.DeleteFunc(r.waiters, func(x *waiter) bool { return x == w })
 		res = r.outcome(w, b.Options.NoWait)
+		if expired {
+			r.late(w, timeout, &res)
+		}
 	})
 	return res.but(unsaved), err
 }
@@ -300,6 +306,20 @@ func (w *waiter) proves(now time.Time, s *svc) time.Duration {
 		return 0
 	}
 	return s.startedAt.Add(firstLife).Sub(now)
+}
+
+// late says of those services whose outcome is still to come that nobody waited for it.
+func (r *runner) late(w *waiter, waited time.Duration, res *VerbResult) {
+	want := "up"
+	if w.verb == verbStop {
+		want = "stopped"
+	}
+	for i := range res.Services {
+		one := &res.Services[i]
+		if s := r.policy.svcs[one.Name]; s != nil && !one.OK && !w.settled(s) {
+			one.TimedOut, one.Text = true, fmt.Sprintf("not %s within %v: %s", want, waited, one.Text)
+		}
+	}
 }
 
 func (r *runner) outcome(w *waiter, begun bool) VerbResult {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -136,7 +137,7 @@ func printPS(p *printer, services []p2pnode.ServiceStatus) {
 func psNote(s p2pnode.ServiceStatus) string {
 	var notes []string
 	if !s.MaintenanceUntil.IsZero() {
-		notes = append(notes, "maintenance for "+short(time.Until(s.MaintenanceUntil)))
+		notes = append(notes, "maintenance for "+short(max(0, time.Until(s.MaintenanceUntil))))
 	}
 	if s.Observe {
 		notes = append(notes, "observe only")
@@ -151,7 +152,11 @@ func psNote(s p2pnode.ServiceStatus) string {
 		notes = append(notes, strings.TrimSpace(s.Check.Which+" check")+": "+s.Check.LastError)
 	}
 	if !s.NextTry.IsZero() && s.State != p2pnode.StateUp {
-		notes = append(notes, "next try in "+short(time.Until(s.NextTry)))
+		next := "next try is due"
+		if left := time.Until(s.NextTry); left > 0 {
+			next = "next try in " + short(left)
+		}
+		notes = append(notes, next)
 	}
 	if lost := s.LogDropped + s.LogLeftOut; lost > 0 {
 		notes = append(notes, fmt.Sprintf("%.1f MB of its output are not in its log", max(0.1, float64(lost)/1e6)))
@@ -207,13 +212,19 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 			return a.withExec(cmd, func(ctx context.Context, client *exec.Client) error {
 				all := verbDoc{Schema: p2pnode.Schema(name)}
 				all.OK = true
-				for _, arg := range args {
-					got, err := a.act(ctx, client, name, arg, do, opt)
-					if err != nil {
-						return err
+				// All at once: --timeout is the time for all of them.
+				got, errs := make([]exec.VerbResult, len(args)), make([]error, len(args))
+				var asked sync.WaitGroup
+				for i, arg := range args {
+					asked.Go(func() { got[i], errs[i] = a.act(ctx, client, name, arg, do, opt) })
+				}
+				asked.Wait()
+				for i := range args {
+					if errs[i] != nil {
+						return errs[i]
 					}
-					all.OK = all.OK && got.OK
-					all.Services = append(all.Services, got.Services...)
+					all.OK = all.OK && got[i].OK
+					all.Services = append(all.Services, got[i].Services...)
 				}
 				return a.showOutcome(all)
 			})
@@ -271,10 +282,13 @@ func (a *app) showOutcome(doc verbDoc) error {
 			p.line("%s: %s", p.paint(state), text)
 		}
 	}})
-	if err == nil && !doc.OK {
+	if err != nil || doc.OK {
+		return err
+	}
+	if slices.ContainsFunc(doc.Services, func(s exec.ServiceResult) bool { return !s.OK && !s.TimedOut }) {
 		return quietError(p2pnode.ExitFailed)
 	}
-	return err
+	return quietError(p2pnode.ExitTimeout)
 }
 
 func (a *app) reloadCommand() *cobra.Command {
