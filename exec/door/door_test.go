@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -225,29 +226,48 @@ func TestHalfOpenConnectionsMakeRoom(t *testing.T) {
 	eventually(t, "and gone", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 0 })
 }
 
-func TestProvedMembersAreNotCrowdedOut(t *testing.T) {
-	m := newFleet(t).member("a", p2pnode.RoleWorker)
-	s := m.serve()
-	var in []*tls.Conn
-	for range maxConns {
-		c, err := greet(m.addr, m.chain, m.key)
+// in opens n connections that prove themselves as m, and returns when the door knows.
+func (s *server) in(m *member, addr string, n int) (out []*tls.Conn) {
+	m.f.t.Helper()
+	for range n {
+		c, err := greet(addr, m.chain, m.key)
 		if err != nil {
-			t.Fatal(err)
+			m.f.t.Fatal(err)
 		}
-		defer c.Close()
-		in = append(in, c)
+		m.f.t.Cleanup(func() { c.Close() })
+		out = append(out, c)
 	}
-	eventually(t, "all are proved", func() bool {
+	eventually(m.f.t, "all are proved", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		n := 0
+		proved := 0
 		for _, v := range s.conns {
-			if v.proved {
-				n++
+			if v.node == m.peer().ID {
+				proved++
 			}
 		}
-		return n == maxConns
+		return proved == n
 	})
+	return out
+}
+
+func asked(c *tls.Conn) error {
+	var a answer
+	err := errors.Join(writeFrame(c, request{Verb: verbStatus}), readFrame(c, &a))
+	if err == nil && a.Status == nil {
+		err = errors.New("no status")
+	}
+	return err
+}
+
+func TestProvedMembersAreNotCrowdedOut(t *testing.T) {
+	f := newFleet(t)
+	m := f.member("a", p2pnode.RoleWorker)
+	s := m.serve()
+	var in []*tls.Conn
+	for i := range maxConns / memberConns {
+		in = append(in, s.in(f.member(fmt.Sprint("member ", i), p2pnode.RoleWorker), m.addr, memberConns)...)
+	}
 	if c, err := greet(m.addr, m.chain, m.key); err == nil {
 		c.Close()
 		t.Error("a seventeenth is let in")
@@ -255,9 +275,37 @@ func TestProvedMembersAreNotCrowdedOut(t *testing.T) {
 	if s.count.get("full") != 1 {
 		t.Error("it is not counted")
 	}
-	var a answer
-	if err := errors.Join(writeFrame(in[0], request{Verb: verbStatus}), readFrame(in[0], &a)); err != nil || a.Status == nil {
-		t.Errorf("the oldest was thrown out: %v", err)
+	for i, c := range in {
+		if err := asked(c); err != nil {
+			t.Errorf("the connection %d was thrown out: %v", i, err)
+		}
+	}
+}
+
+// One member's certificate takes every connection that the door has: another member is
+// answered, and of the greedy one's only those go that are beyond its share.
+func TestOneMemberDoesNotKeepOthersOut(t *testing.T) {
+	f := newFleet(t)
+	m, b, c := f.member("a", p2pnode.RoleWorker), f.member("b", p2pnode.RoleManager), f.member("c", p2pnode.RoleWorker)
+	s := m.serve()
+	in := s.in(b, m.addr, maxConns)
+	for range 3 {
+		if _, err := c.knocker().Status(t.Context(), m.addr, m.peer().ID); err != nil {
+			t.Errorf("another member is kept out: %v", err)
+		}
+	}
+	gone := uint64(0)
+	for i, conn := range in {
+		err := asked(conn)
+		if err != nil {
+			gone++
+		}
+		if err != nil && i < memberConns {
+			t.Errorf("connection %d of %d: %v", i, len(in), err)
+		}
+	}
+	if n := s.count.get("crowded-out"); n == 0 || n != gone {
+		t.Errorf("%d were crowded out, %d are gone", n, gone)
 	}
 }
 

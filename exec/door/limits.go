@@ -4,6 +4,7 @@ import "time"
 
 const (
 	maxConns      = 16
+	memberConns   = 4               // of them that are safe, of one node
 	maxFrame      = 64 << 10        // of a request or an answer
 	handshakeTime = 2 * time.Second // from accept to a proved certificate
 	requestTime   = 5 * time.Second // for a request to arrive once proved

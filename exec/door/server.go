@@ -50,10 +50,11 @@ type server struct {
 	work  sync.WaitGroup
 }
 
-// visitor is one connection; proved once its certificate was.
+// visitor is one connection.
 type visitor struct {
-	raw    net.Conn
-	proved bool
+	raw  net.Conn
+	node peer.ID // whose certificate it has proved; "" before
+	safe bool    // it does not go to make room for another
 }
 
 // Run is the door process: it serves until ctx ends. The error is a
@@ -141,14 +142,14 @@ func (s *server) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// admit makes room for v: the oldest visitor that has not proved itself goes.
+// admit makes room for v: the oldest visitor that is not safe goes.
 func (s *server) admit(v *visitor) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) >= maxConns {
 		oldest := -1
 		for i, c := range s.conns {
-			if !c.proved {
+			if !c.safe {
 				oldest = i
 				break
 			}
@@ -163,6 +164,21 @@ func (s *server) admit(v *visitor) bool {
 	}
 	s.conns = append(s.conns, v)
 	return true
+}
+
+// prove notes who v is. A node's first connections are safe from then on; more than
+// memberConns of one node are served as well, and go as strangers do when others need
+// room: nobody's certificates keep everybody else out.
+func (s *server) prove(v *visitor, node peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	safe := 0
+	for _, c := range s.conns {
+		if c.safe && c.node == node {
+			safe++
+		}
+	}
+	v.node, v.safe = node, safe < memberConns
 }
 
 func (s *server) leave(v *visitor) {
@@ -199,9 +215,7 @@ func (s *server) serve(ctx context.Context, v *visitor) {
 		s.count.add(handshakeReason(err))
 		return
 	}
-	s.mu.Lock()
-	v.proved = true
-	s.mu.Unlock()
+	s.prove(v, who.Node)
 	for range maxRequests {
 		conn.SetDeadline(time.Now().Add(requestTime))
 		var req request
