@@ -66,6 +66,8 @@ func part(name string, args []string) {
 	case "exit":
 		code, _ := strconv.Atoi(args[0])
 		os.Exit(code)
+	case "sign": // writes its pid, and each signal that it gets, into a file
+		signPart(args[0])
 	case "stubborn": // ignores SIGTERM
 		signal.Ignore(syscall.SIGTERM)
 		time.Sleep(time.Hour)
@@ -243,7 +245,13 @@ func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
 		}
 	}
 	if dc.SlowRecord {
-		r.forked = func(string) { time.Sleep(300 * time.Millisecond) }
+		r.forked = func(string) {
+			time.Sleep(300 * time.Millisecond)
+			for held := true; held; time.Sleep(5 * time.Millisecond) { // or as long as the test wants
+				_, err := os.Stat(filepath.Join(dc.Dir, "hold-record"))
+				held = err == nil
+			}
+		}
 	}
 	if dc.Old {
 		r.began = r.began.Add(-time.Hour)
@@ -382,6 +390,26 @@ func deafPart(addr string) {
 			c.Read(make([]byte, 4096))
 			c.Write([]byte("HTTP/1.0 200 OK\r\n\r\n"))
 			c.Close()
+		}
+	}
+}
+
+func signPart(ledger string) {
+	f, err := os.OpenFile(ledger, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		os.Exit(1)
+	}
+	told := make(chan os.Signal, 16)
+	signal.Notify(told)
+	fmt.Fprintln(f, os.Getpid())
+	for s := range told {
+		switch s {
+		case syscall.SIGURG: // the runtime's own
+		case syscall.SIGTERM:
+			fmt.Fprintln(f, os.Getpid(), s)
+			os.Exit(0)
+		default:
+			fmt.Fprintln(f, os.Getpid(), s)
 		}
 	}
 }
