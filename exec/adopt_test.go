@@ -2,15 +2,18 @@ package exec
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
-	osexec "os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/need"
 )
 
 // killExec kills the daemon and starts it anew.
@@ -27,55 +30,81 @@ func (h *host) killExec() {
 }
 
 // Real programs hide their marks: nginx renames its processes and so wipes the
-// cookie. Each is adopted three times, once without its record.
+// cookie. Each is adopted three times, once without its record, with the children that
+// it had, and answers what it answered before.
 func TestRealProgramsAreAdopted(t *testing.T) {
-	addr := freeAddr(t)
-	_, port, _ := net.SplitHostPort(addr)
 	dir := t.TempDir()
+	web, redis := freeAddr(t), freeAddr(t)
 	conf := filepath.Join(dir, "nginx.conf")
-	text := fmt.Sprintf("daemon off; pid %s/nginx.pid; error_log stderr; events {} http { access_log off; server { listen %s; } }", dir, addr)
+	text := fmt.Sprintf("daemon off; worker_processes 2; pid %s/nginx.pid; error_log stderr; events {} http { access_log off; server { listen %s; location / { return 200 \"here\\n\"; } } }", dir, web)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	redis := freeAddr(t)
 	_, redisPort, _ := net.SplitHostPort(redis)
 	for _, c := range []struct {
-		name, addr string
-		argv       []string
+		name, pkg, addr string
+		argv            []string
+		first, ask      string // what is said once, and what is asked each time
+		answer          string // what the last line of each answer is
+		children        int
 	}{
-		{"nginx", "127.0.0.1:" + port, []string{"nginx", "-c", conf, "-e", "stderr"}},
-		{"redis", redis, []string{"redis-server", "--port", redisPort, "--save", "", "--dir", dir}},
+		{"nginx", "nginx-light", web, []string{"nginx", "-c", conf, "-e", "stderr"}, "", "GET / HTTP/1.0\r\n\r\n", "here", 2},
+		{"redis", "redis-server", redis, []string{"redis-server", "--port", redisPort, "--save", "", "--dir", dir}, "SET life first\r\nQUIT\r\n", "PING\r\nGET life\r\nQUIT\r\n", "+PONG $5 first +OK", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := osexec.LookPath(c.argv[0]); err != nil {
-				t.Skipf("SKIPPED: %s is not installed here", c.argv[0])
-			}
+			need.Program(t, c.argv[0], c.pkg)
 			h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{{Name: c.name, Command: c.argv, StopGrace: time.Second}}, Door: true})
 			was := h.await(c.name, p2pnode.StateUp)
-			answers := func() bool {
-				conn, err := net.Dial("tcp", c.addr)
-				if err == nil {
-					conn.Close()
-				}
-				return err == nil
+			answers := func() bool { return strings.HasSuffix(saidTo(c.addr, c.ask), c.answer) }
+			eventually(t, "it answers", func() bool { return saidTo(c.addr, c.ask) != "" })
+			if c.first != "" {
+				saidTo(c.addr, c.first)
 			}
-			eventually(t, "it answers", answers)
+			eventually(t, "it answers as it should", answers)
+			var children []int
+			eventually(t, "it has its children", func() bool { children = childrenOf(was.PID); return len(children) == c.children })
 			// The record alone must not be what adoption rests on.
 			for _, lose := range []bool{false, true, false} {
-				if lose {
-					os.Remove(filepath.Join(stateDir(h.dir), "services", c.name+".json"))
-				}
-				h.killExec()
+				h.withoutExec(func() {
+					if !answers() {
+						t.Errorf("no exec is there: it says %q", saidTo(c.addr, c.ask))
+					}
+					if lose {
+						if err := os.Remove(filepath.Join(stateDir(h.dir), "services", c.name+".json")); err != nil {
+							t.Error(err)
+						}
+					}
+				})
 				now := h.await(c.name, p2pnode.StateUp)
 				if now.PID != was.PID || !now.Adopted || !answers() {
-					t.Fatalf("record lost %v: %+v, was %+v", lose, now, was)
+					t.Fatalf("record lost %v: %+v, was %+v; it says %q", lose, now, was, saidTo(c.addr, c.ask))
+				}
+				if left := childrenOf(was.PID); !slices.Equal(left, children) {
+					t.Errorf("record lost %v: its children were %v, now %v", lose, children, left)
 				}
 			}
 			kill9(t, was.PID)
 			h.awaitNew(c.name, was.PID)
-			eventually(t, "the next life answers", answers)
+			eventually(t, "the next life answers", func() bool { return saidTo(c.addr, c.ask) != "" })
+			if left := slices.DeleteFunc(children, func(pid int) bool { return !alive(pid) }); len(left) > 0 {
+				t.Errorf("of the dead life there are still %v", left)
+			}
 		})
 	}
+}
+
+// saidTo says something on a connection of its own and returns all that is answered, as
+// one line.
+func saidTo(addr, what string) string {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	fmt.Fprint(conn, what)
+	raw, _ := io.ReadAll(conn)
+	return strings.Join(strings.Fields(string(raw)), " ")
 }
 
 // Killed between fork and record: the copy is known by its lock alone.
