@@ -190,6 +190,30 @@ func TestAnotherUserWantsRoot(t *testing.T) {
 	}
 }
 
+// A user and a group may be numbers that nobody has an entry for.
+func TestANumberIsAUser(t *testing.T) {
+	need.Root(t, "it starts services as other users")
+	alone, both, named, never := service("alone", "part:sleep"), service("both", "part:sleep"), service("named", "part:sleep"), service("never", "part:sleep")
+	alone.User, both.User, both.Group, named.User, never.User = "54321", "54321", "54322", "65534", "4294967295"
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{alone, both, named, never}})
+	for service, want := range map[string][]string{
+		"alone": {"54321", "54321", "54321", "/"}, "both": {"54321", "54322", "54321", "/"}, "named": {"65534", "65534", "nobody", "/nonexistent"},
+	} {
+		pid := h.await(service, p2pnode.StateUp).PID
+		uid, gid, _ := strings.Cut(facts(t, pid, "status", "Uid:")+"|"+facts(t, pid, "status", "Gid:"), "|")
+		got := []string{strings.Fields(uid)[0], strings.Fields(gid)[0], environ(t, pid, "USER"), environ(t, pid, "HOME")}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s runs as %q, want %q", service, got, want)
+		}
+		if groups := facts(t, pid, "status", "Groups:"); service == "named" && groups != "65534" || service != "named" && groups != "54321" {
+			t.Errorf("%s has the groups %s too", service, groups)
+		}
+	}
+	if s := h.await("never", p2pnode.StateMissing); !strings.Contains(s.Why, "user 4294967295 is not known here") && !strings.Contains(s.Why, `user "4294967295" is not known here`) {
+		t.Errorf("why: %q", s.Why)
+	}
+}
+
 func TestEnvFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "web.env")

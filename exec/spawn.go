@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	osexec "os/exec"
 	"os/user"
@@ -82,7 +83,7 @@ func lastWins(env []string) []string {
 func (l *launch) become(name, group string) error {
 	var groups []uint32
 	if name != "" {
-		u, err := user.Lookup(name)
+		u, err := lookupUser(name)
 		if err != nil {
 			return fmt.Errorf("user %s is not known here", quoted(name))
 		}
@@ -96,7 +97,7 @@ func (l *launch) become(name, group string) error {
 		}
 	}
 	if group != "" {
-		g, err := user.LookupGroup(group)
+		g, err := lookupGroup(group)
 		if err != nil {
 			return fmt.Errorf("group %s is not known here", quoted(group))
 		}
@@ -111,6 +112,36 @@ func (l *launch) become(name, group string) error {
 	}
 	l.as = &credentials{UID: uint32(l.uid), GID: uint32(l.gid), Groups: groups}
 	return nil
+}
+
+// lookupUser knows a user by name or by number. A number needs no entry anywhere, as in
+// an image without /etc/passwd: such a user has the group of the same number, not exec's,
+// and no home.
+func lookupUser(name string) (*user.User, error) {
+	u, err := user.Lookup(name)
+	if err == nil || !isID(name) {
+		return u, err
+	}
+	if u, err = user.LookupId(name); err == nil {
+		return u, nil
+	}
+	return &user.User{Uid: name, Gid: name, Username: name, HomeDir: "/"}, nil
+}
+
+// lookupGroup does the same for groups.
+func lookupGroup(name string) (*user.Group, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil && isID(name) {
+		return &user.Group{Gid: name, Name: name}, nil
+	}
+	return g, err
+}
+
+// isID reports whether text is a number that the kernel takes for a user or a group; the
+// highest one means "as it is".
+func isID(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return err == nil && n < math.MaxUint32
 }
 
 // resolve finds the program as the child would: names with a slash belong to its
@@ -282,11 +313,11 @@ func worldOf(spec p2pnode.ServiceSpec, env []string) string {
 		look(interpreter)
 	}
 	if spec.User != "" {
-		_, err := user.Lookup(spec.User)
+		_, err := lookupUser(spec.User)
 		fmt.Fprintf(&b, "user %v;", err == nil)
 	}
 	if spec.Group != "" {
-		_, err := user.LookupGroup(spec.Group)
+		_, err := lookupGroup(spec.Group)
 		fmt.Fprintf(&b, "group %v;", err == nil)
 	}
 	return b.String()
@@ -334,7 +365,7 @@ func userEnv(name string) []string {
 	if name == "" {
 		return nil
 	}
-	u, err := user.Lookup(name)
+	u, err := lookupUser(name)
 	if err != nil {
 		return nil
 	}
