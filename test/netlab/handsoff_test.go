@@ -2,6 +2,9 @@ package netlab
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,12 +27,24 @@ var intents = []handsOff{
 	{"off", nil, p2pnode.HeldOff},
 }
 
-const handsOffYAML = `grace: {agent: 300ms, node: 300ms}
+// handsOffYAML are the services, and what has a line from each process that is started.
+func handsOffYAML(t *testing.T) (yaml string, starts func(h *host.Host, service string) int) {
+	dir := t.TempDir()
+	run := "echo $$ >>" + dir + "/$P2PNODE_NODE.$P2PNODE_SERVICE; exec sleep 1000000"
+	yaml = fmt.Sprintf(`grace: {agent: 300ms, node: 300ms}
 services:
-  kept: {shell: "exec sleep 1000001", ready: started}
-  seen: {shell: "exec sleep 1000002", ready: started}
-  off: {shell: "exec sleep 1000003", ready: started, recover: "off"}
-`
+  kept: {shell: %[1]q, ready: started}
+  seen: {shell: %[1]q, ready: started}
+  off: {shell: %[1]q, ready: started, recover: "off"}
+`, run)
+	return yaml, func(h *host.Host, service string) int {
+		raw, err := os.ReadFile(filepath.Join(dir, h.Name+"."+service))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(raw), "\n")
+	}
+}
 
 // unsay takes back what a person has said.
 func unsay(h *host.Host, say []string) {
@@ -55,7 +70,8 @@ func upPID(h *host.Host, service string) (pid int, inc string) {
 // that was dead itself, on the other side of a cut. Each refusal is named.
 func TestHandsOff(t *testing.T) {
 	names := []string{"a", "b"}
-	l, hosts := mesh(t, bin.P2pnode(t), handsOffYAML, names...)
+	yaml, starts := handsOffYAML(t)
+	l, hosts := mesh(t, bin.P2pnode(t), yaml, names...)
 	a, b := hosts[0], hosts[1]
 	a.OK("agents", "launch", "--slo", "15s")
 	member := func() {
@@ -71,9 +87,10 @@ func TestHandsOff(t *testing.T) {
 		{"exec killed", func() { b.Kill(p2pnode.SelfExec, p2pnode.ClassExecDead, b.Exec()) }, member},
 		{"other side of a cut", func() { l.Part(names[:1], names[1:]) }, func() { l.Join(names[:1], names[1:]); member() }},
 	} {
-		pids, incs := map[string]int{}, map[string]string{}
+		pids, incs, was := map[string]int{}, map[string]string{}, map[string]int{}
 		for _, in := range intents {
 			l.Must(10*time.Second, in.service+" is up", func() bool { pids[in.service], incs[in.service] = upPID(b, in.service); return pids[in.service] != 0 })
+			was[in.service] = starts(b, in.service)
 			if in.say != nil {
 				b.OK(in.say...)
 			}
@@ -83,17 +100,15 @@ func TestHandsOff(t *testing.T) {
 			b.Kill(service, p2pnode.ClassSignalled, pid)
 		}
 		time.Sleep(1500 * time.Millisecond) // five times what exec would wait for an agent
-		for service := range pids {
-			if p, _ := upPID(b, service); p != 0 {
-				t.Errorf("%s: %s was started", path.name, service)
-			}
-		}
 		path.end()
 		for _, in := range intents {
 			l.Must(20*time.Second, fmt.Sprintf("%s: the story of %s says %s", path.name, in.service, in.held), func() bool {
 				_, ok := b.Incident("b", in.service, func(i p2pnode.Incident) bool { return i.OldIncarnation == incs[in.service] && i.Held == in.held })
 				return ok
 			})
+			if n := starts(b, in.service) - was[in.service]; n != 0 {
+				t.Errorf("%s: %s was started %d times", path.name, in.service, n)
+			}
 			unsay(b, in.say)
 			b.OK("start", in.service)
 		}
@@ -112,7 +127,8 @@ func killSelf(h *host.Host) {
 // nobody acts; once a person has started it, the story ends.
 func TestHandsOffANodeProcess(t *testing.T) {
 	names := []string{"a", "b"}
-	l, hosts := mesh(t, bin.P2pnode(t), handsOffYAML, names...)
+	yaml, _ := handsOffYAML(t)
+	l, hosts := mesh(t, bin.P2pnode(t), yaml, names...)
 	a, b := hosts[0], hosts[1]
 	a.OK("agents", "launch", "--slo", "15s")
 	l.Must(20*time.Second, "an agent on patrol", func() bool { return len(a.Agents()) > 0 })

@@ -8,6 +8,7 @@ package ring
 
 import (
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -62,7 +63,10 @@ func New(t testing.TB, n int, config string) *Ring {
 // binaries to take in place of the fleet's, turn and turn about.
 func (r *Ring) grow(i, n int, config string, bins ...string) {
 	r.T.Helper()
-	h := r.Add(names[i]).Configure(config + "services: {}\n")
+	if !strings.Contains(config, "services:") {
+		config += "services: {}\n"
+	}
+	h := r.Add(names[i]).Configure(config)
 	if len(bins) > 0 {
 		h.Bin = bins[i%len(bins)]
 	}

@@ -224,10 +224,21 @@ func TestExecAndNodeAtOnce(t *testing.T) {
 // A node process that is stopped for less than its grace is left alone; for
 // longer, it is restarted once.
 func TestStoppedNodeProcess(t *testing.T) {
-	r := New(t, 5, farFallback)
+	r := New(t, 5, farFallback+"services:\n  web: {shell: exec sleep 100000, ready: started}\n")
 	launchOne(r.Hosts[0])
 	r.Must(30*time.Second, "an agent", func() bool { return len(Agents(r.Hosts[1])) > 0 })
 	short, long := r.Hosts[3], r.Hosts[4]
+	web := func(h *host.Host) (s p2pnode.ServiceStatus) {
+		var d p2pnode.PSDoc
+		if h.JSON(&d, "ps") && len(d.Services) == 1 {
+			s = d.Services[0]
+		}
+		return s
+	}
+	webs := map[*host.Host]int{}
+	for _, h := range []*host.Host{short, long} {
+		r.Must(10*time.Second, "a service", func() bool { webs[h] = web(h).PID; return webs[h] != 0 })
+	}
 	pid := short.Role("node")
 	short.Fault(p2pnode.SelfNode, p2pnode.ClassFrozen, pid)
 	if err := Stop(pid); err != nil {
@@ -240,7 +251,11 @@ func TestStoppedNodeProcess(t *testing.T) {
 	}
 	began := time.Now()
 	r.Must(5*time.Second, "alive again", func() bool { return r.Hosts[1].Nodes()[short.Name].Verdict == p2pnode.Alive })
-	t.Logf("alive %v after SIGCONT", time.Since(began))
+	thawed := time.Since(began)
+	t.Logf("alive %v after SIGCONT", thawed)
+	if thawed > time.Second {
+		t.Errorf("alive %v after SIGCONT, want 1 s at most", thawed)
+	}
 	r.Settled(len(r.Hosts))
 	if now := short.Role("node"); now != pid {
 		t.Errorf("a node process that was stopped for some seconds was replaced: %d, now %d", pid, now)
@@ -263,6 +278,11 @@ func TestStoppedNodeProcess(t *testing.T) {
 	r.Settled(len(r.Hosts))
 	if now := long.Role("node"); now != next {
 		t.Errorf("restarted twice: %d, %d, now %d", old, next, now)
+	}
+	for h, pid := range webs {
+		if now := web(h); now.PID != pid || now.Restarts != 0 {
+			t.Errorf("the service of %s was %d and is %+v", h.Name, pid, now)
+		}
 	}
 	r.Judge(history.Options{EndView: true})
 }
