@@ -61,10 +61,11 @@ func (a *app) serviceInstall(init systemd) *cobra.Command {
 			} else if len(o.Services) == 0 {
 				fmt.Fprintf(a.stderr, "p2pnode: %s declares no services yet\n", config)
 			}
-			if err := init.install(cmd.Context(), text, force); err != nil {
+			said, err := init.install(cmd.Context(), text, force)
+			if err != nil {
 				return err
 			}
-			return a.done("service-install", init.unit, "installed, enabled and started: see p2pnode status, systemctl status p2pnode")
+			return a.done("service-install", init.unit, said+": see p2pnode status, systemctl status p2pnode")
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", unitConfig, "configuration `FILE` that the service starts with")
@@ -133,21 +134,31 @@ func (s systemd) ours() (there, ours bool, err error) {
 	return err == nil, strings.HasPrefix(string(raw), first+"\n"), err
 }
 
-func (s systemd) install(ctx context.Context, text string, force bool) error {
+// install returns what holds then. A unit that is active goes on as it is: to start it
+// anew would stop its services, and that is for a person to choose.
+func (s systemd) install(ctx context.Context, text string, force bool) (said string, err error) {
 	there, ours, err := s.ours()
 	switch {
 	case err != nil:
-		return fmt.Errorf("cannot read %s: %w", s.unit, bare(err))
+		return "", fmt.Errorf("cannot read %s: %w", s.unit, bare(err))
 	case there && !ours && !force:
-		return &p2pnode.Error{Code: "exists", Text: s.unit + " is there already and is not p2pnode's own", Fix: "look at it, then: p2pnode service install --force"}
+		return "", &p2pnode.Error{Code: "exists", Text: s.unit + " is there already and is not p2pnode's own", Fix: "look at it, then: p2pnode service install --force"}
+	}
+	name := filepath.Base(s.unit)
+	said = "installed, enabled and started"
+	if s.call(ctx, "is-active", "--quiet", name) == nil {
+		said = "installed and enabled; what runs goes on as it was started"
+		if old, err := os.ReadFile(s.unit); err != nil || string(old) != text {
+			said += ", and the new unit holds from the next start on (services live on: p2pnode shutdown --keep-services, then systemctl start " + strings.TrimSuffix(name, ".service") + ")"
+		}
 	}
 	if err := p2pnode.WriteFile(s.unit, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("cannot write %s: %w", s.unit, bare(err))
+		return "", fmt.Errorf("cannot write %s: %w", s.unit, bare(err))
 	}
 	if err := s.call(ctx, "daemon-reload"); err != nil {
-		return err
+		return "", err
 	}
-	return s.call(ctx, "enable", "--now", filepath.Base(s.unit))
+	return said, s.call(ctx, "enable", "--now", name)
 }
 
 func (a *app) serviceUninstall(init systemd) *cobra.Command {

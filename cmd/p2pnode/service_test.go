@@ -65,14 +65,21 @@ func TestServiceInstall(t *testing.T) {
 	need.Root(t, "only root installs a unit")
 	dir := t.TempDir()
 	var calls []string
-	refuse := ""
+	refuse, active := "", false
 	s := systemd{unit: filepath.Join(dir, "p2pnode.service"), booted: filepath.Join(dir, "booted"), call: func(_ context.Context, args ...string) error {
+		if args[0] == "is-active" && !active {
+			return errors.New("inactive")
+		}
 		calls = append(calls, strings.Join(args, " "))
 		if refuse == args[0] {
 			return errors.New("refused")
 		}
 		return nil
 	}}
+	install := func(text string, force bool) error {
+		_, err := s.install(t.Context(), text, force)
+		return err
+	}
 	code := func(err error) string {
 		if e, ok := errors.AsType[*p2pnode.Error](err); ok {
 			return e.Code
@@ -86,7 +93,7 @@ func TestServiceInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := unit("/usr/bin/p2pnode", "/etc/x.yaml", "")
-	if err := errors.Join(s.usable("x"), s.install(t.Context(), text, false)); err != nil {
+	if err := errors.Join(s.usable("x"), install(text, false)); err != nil {
 		t.Fatal(err)
 	}
 	if raw, _ := os.ReadFile(s.unit); string(raw) != text {
@@ -95,19 +102,28 @@ func TestServiceInstall(t *testing.T) {
 	if want := []string{"daemon-reload", "enable --now p2pnode.service"}; !slices.Equal(calls, want) {
 		t.Errorf("called %q, want %q", calls, want)
 	}
-	if err := s.install(t.Context(), text, false); err != nil {
-		t.Errorf("again: %v", err)
+	if said, err := s.install(t.Context(), text, false); err != nil || !strings.HasSuffix(said, "started") {
+		t.Errorf("again: %q, %v", said, err)
+	}
+	active = true
+	for text, want := range map[string]bool{text: false, text + "# other\n": true} {
+		if said, err := s.install(t.Context(), text, false); err != nil || !strings.Contains(said, "goes on as it was") || strings.Contains(said, "from the next start on") != want {
+			t.Errorf("over an active unit: %q, %v", said, err)
+		}
+		if err := os.WriteFile(s.unit, []byte(unit("/usr/bin/p2pnode", "/etc/x.yaml", "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(s.unit, []byte("[Service]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.install(t.Context(), text, false); code(err) != "exists" {
+	if err := install(text, false); code(err) != "exists" {
 		t.Errorf("over another's unit: %v", err)
 	}
 	if err := s.uninstall(t.Context(), false); code(err) != "exists" {
 		t.Errorf("another's unit away: %v", err)
 	}
-	if err := s.install(t.Context(), text, true); err != nil {
+	if err := install(text, true); err != nil {
 		t.Errorf("forced: %v", err)
 	}
 	refuse = "disable"

@@ -153,6 +153,7 @@ func TestSystemd(t *testing.T) {
 	u.write(unitFile+".d/test.conf", dropIn)
 
 	u.installs()
+	u.installsAgain()
 	u.killed()
 	u.stopsAndStarts()
 	u.hangs()
@@ -190,6 +191,22 @@ func (u *unit) installs() {
 	if info, err := os.Stat(u.file(unitData)); err != nil || info.Mode().Perm() != 0o700 {
 		u.t.Errorf("data folder: %v %v", info, err)
 	}
+}
+
+// Over a unit that is active, install writes the file, touches nothing that runs, and
+// says what holds from when.
+func (u *unit) installsAgain() {
+	said := u.ok("p2pnode", "service", "install")
+	if !strings.Contains(said, "what runs goes on as it was started:") {
+		u.t.Errorf("installed again: %s", said)
+	}
+	u.write(unitFile, u.read(unitFile)+"# an earlier version\n")
+	said = u.ok("p2pnode", "service", "install")
+	if !strings.Contains(said, "the new unit holds from the next start on") || strings.Contains(u.read(unitFile), "earlier") {
+		u.t.Errorf("installed over another unit: %s", said)
+	}
+	u.stays("nothing that runs was touched", func() bool { return u.look() == u.was })
+	u.is("installed again", u.active(0))
 }
 
 // kill -9 of exec: systemd starts one, which adopts everything.
