@@ -240,6 +240,12 @@ func yamlMap(pairs []entry) string {
 // procfile reads `name: command` lines, as foreman, overmind and Heroku do.
 func (m *imported) procfile(text string) error {
 	line := regexp.MustCompile(`^([A-Za-z0-9_.-]+):\s*(.*)$`)
+	env := filepath.Join(m.dir, ".env")
+	info, err := os.Stat(env)
+	hasEnv := err == nil && info.Mode().IsRegular()
+	if raw, err := os.ReadFile(env); hasEnv && err == nil && strings.Contains(string(raw), "$") {
+		m.note(0, ".env is read as it stands: what begins with $ in it is not filled in")
+	}
 	n := 0
 	for raw := range strings.Lines(text) {
 		n++
@@ -254,8 +260,8 @@ func (m *imported) procfile(text string) error {
 		s := m.add(n, f[1])
 		s.set("shell", yamlText(f[2]))
 		s.set("cwd", yamlText(m.dir))
-		if info, err := os.Stat(filepath.Join(m.dir, ".env")); err == nil && info.Mode().IsRegular() {
-			s.set("env_file", yamlText(filepath.Join(m.dir, ".env")))
+		if hasEnv {
+			s.set("env_file", yamlText(env))
 		}
 		if strings.Contains(f[2], "$PORT") || strings.Contains(f[2], "${PORT") {
 			m.note(n, "%s wants $PORT, which p2pnode does not give out: say env: {PORT: ...}", s.name)

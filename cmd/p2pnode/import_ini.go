@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -121,6 +122,7 @@ func (m *imported) supervisord(text string) error {
 	if err != nil {
 		return err
 	}
+	ofAll := m.ofAll(all)
 	for i := 0; i < len(all); {
 		j := i + 1
 		for j < len(all) && all[j].key != "" {
@@ -132,7 +134,7 @@ func (m *imported) supervisord(text string) error {
 			if kind == "fcgi-program" {
 				m.note(all[i].line, "the socket of %s is not made by p2pnode: let the program listen by itself", name)
 			}
-			if err := m.program(all[i].line, strings.TrimSpace(name), all[i+1:j]); err != nil {
+			if err := m.program(all[i].line, strings.TrimSpace(name), ofAll, all[i+1:j]); err != nil {
 				return err
 			}
 		case "eventlistener":
@@ -150,22 +152,42 @@ func (m *imported) supervisord(text string) error {
 	return nil
 }
 
+// ofAll are the settings of supervisord itself that hold for all its programs.
+func (m *imported) ofAll(all []setting) (out []setting) {
+	for _, k := range all {
+		if k.section != "supervisord" {
+			continue
+		}
+		switch k.key {
+		case "user", "umask", "environment", "minfds":
+			out = append(out, k)
+		case "directory":
+			m.note(k.line, "directory of [supervisord] is left out: say cwd: for each service that wants it")
+		case "minprocs":
+			m.note(k.line, "minprocs is left out: say limits: {pids}")
+		}
+	}
+	return out
+}
+
 // keptBySupervisor are keys whose work p2pnode does by itself, or that mean
 // nothing here.
 var keptBySupervisor = map[string]bool{
-	"process_name": true, "redirect_stderr": true, "stdout_logfile_maxbytes": true, "stdout_logfile_backups": true, "stderr_logfile_maxbytes": true, "stderr_logfile_backups": true,
-	"stopasgroup": true, "killasgroup": true, "stdout_capture_maxbytes": true, "stderr_capture_maxbytes": true, "numprocs_start": true, "startretries": true, "stdout_syslog": true, "stderr_syslog": true,
+	"process_name": true, "stdout_logfile_maxbytes": true, "stdout_logfile_backups": true, "stderr_logfile_maxbytes": true, "stderr_logfile_backups": true,
+	"stopasgroup": true, "killasgroup": true, "stdout_capture_maxbytes": true, "stderr_capture_maxbytes": true,
 }
 
-func (m *imported) program(line int, name string, settings []setting) error {
+func (m *imported) program(line int, name string, ofAll, own []setting) error {
 	s := m.add(line, name)
 	values := map[string]string{}
-	for _, k := range settings {
+	for _, k := range own {
 		values[k.key] = k.value
 	}
+	settings := slices.Concat(ofAll, own)
 	many := values["numprocs"] != "" && values["numprocs"] != "1"
 	expand := func(k setting) string { return m.expand(k, name, many) }
 	s.set("restart", "on-failure") // autorestart=unexpected is the default there
+	var env []entry
 	for _, k := range settings {
 		value := expand(k)
 		switch k.key {
@@ -182,7 +204,8 @@ func (m *imported) program(line int, name string, settings []setting) error {
 		case "umask":
 			m.octal(s, k)
 		case "environment":
-			if err := m.environment(s, k.line, value); err != nil {
+			// What is said of all programs comes first: the program's own counts.
+			if err := m.environment(s, &env, k.line, value); err != nil {
 				return err
 			}
 		case "autostart":
@@ -216,10 +239,27 @@ func (m *imported) program(line int, name string, settings []setting) error {
 		case "priority":
 			m.note(k.line, "priority is left out: say after: [SERVICE] for what %s needs", s.name)
 		case "stdout_logfile", "stderr_logfile":
-			if strings.HasPrefix(value, "/dev/") || strings.EqualFold(value, "AUTO") || strings.EqualFold(value, "NONE") || strings.EqualFold(value, "syslog") {
-				continue
+			if value != "" && !strings.EqualFold(value, "AUTO") {
+				m.note(k.line, "%s=%s is left out: p2pnode keeps the output, see p2pnode logs %s", k.key, value, s.name)
 			}
-			m.note(k.line, "%s is left out: p2pnode keeps the output, see p2pnode logs %s", k.key, s.name)
+		case "redirect_stderr":
+			if isFalse(value) {
+				m.note(k.line, "redirect_stderr=%s: both streams are in one log, in their order", value)
+			}
+		case "stdout_syslog", "stderr_syslog":
+			if !isFalse(value) {
+				m.note(k.line, "%s is left out: p2pnode sends nothing to syslog, see p2pnode logs %s", k.key, s.name)
+			}
+		case "startretries":
+			m.note(k.line, "startretries is left out: p2pnode never gives a service up, what keeps failing is tried once a minute")
+		case "numprocs_start":
+			m.note(k.line, "numprocs_start is left out: numbers begin at 1")
+		case "minfds":
+			if n, err := strconv.ParseUint(value, 10, 31); err != nil || n == 0 {
+				m.note(k.line, "minfds=%s is left out", value)
+			} else {
+				s.set("limits", "{nofile: "+strconv.FormatUint(n, 10)+"}")
+			}
 		default:
 			if !keptBySupervisor[k.key] {
 				m.note(k.line, "%s is left out", k.key)
@@ -265,9 +305,9 @@ func (m *imported) expand(k setting, program string, many bool) string {
 
 var envPair = regexp.MustCompile(`\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^,"'\s]*)\s*(?:,|$)`)
 
-// environment reads KEY="value",KEY2=value2.
-func (m *imported) environment(s *importedService, line int, value string) error {
-	var pairs []entry
+// environment reads KEY="value",KEY2=value2 into pairs; what they have already is
+// replaced, and the first of two in value counts.
+func (m *imported) environment(s *importedService, pairs *[]entry, line int, value string) error {
 	seen := map[string]bool{}
 	rest := strings.TrimSpace(strings.ReplaceAll(value, "\n", " "))
 	for rest != "" {
@@ -280,12 +320,13 @@ func (m *imported) environment(s *importedService, line int, value string) error
 			v = strings.ReplaceAll(v[1:len(v)-1], `\"`, `"`)
 		}
 		if !seen[key] {
-			pairs = append(pairs, entry{key, v})
+			*pairs = slices.DeleteFunc(*pairs, func(e entry) bool { return e.key == key })
+			*pairs = append(*pairs, entry{key, v})
 		}
 		seen[key] = true
 		rest = strings.TrimSpace(rest[at[1]:])
 	}
-	s.set("env", yamlMap(pairs))
+	s.set("env", yamlMap(*pairs))
 	return nil
 }
 

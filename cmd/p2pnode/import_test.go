@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,50 @@ x@.service is a template: %i is not known here
 5: Restart=on-abort is restart: on-failure here: any end but exit 0
 4: variables in ExecStart are filled in by a shell
 `},
+		{"what supervisord says of all", "all.conf", "[supervisord]\nuser=www\numask=027\nminfds=65536\nminprocs=200\ndirectory=/srv\nenvironment=A=1,B=\"2\"\n[program:web]\ncommand=web\nenvironment=B=3,C=4\nuser=web\nstartretries=3\nnumprocs_start=0\nstdout_logfile=/dev/stdout\nstderr_logfile=NONE\nredirect_stderr=false\nstdout_syslog=true\n[program:db]\ncommand=db\nstdout_logfile=AUTO\nredirect_stderr=true\n", `
+  web:
+    restart: on-failure
+    user: web
+    umask: "027"
+    limits: {nofile: 65536}
+    env: {A: "1", B: "3", C: "4"}
+    command: [web]
+  db:
+    restart: on-failure
+    user: www
+    umask: "027"
+    limits: {nofile: 65536}
+    env: {A: "1", B: "2"}
+    command: [db]
+`, `
+5: minprocs is left out: say limits: {pids}
+6: directory of [supervisord] is left out: say cwd: for each service that wants it
+12: startretries is left out: p2pnode never gives a service up, what keeps failing is tried once a minute
+13: numprocs_start is left out: numbers begin at 1
+14: stdout_logfile=/dev/stdout is left out: p2pnode keeps the output, see p2pnode logs web
+15: stderr_logfile=NONE is left out: p2pnode keeps the output, see p2pnode logs web
+16: redirect_stderr=false: both streams are in one log, in their order
+17: stdout_syslog is left out: p2pnode sends nothing to syslog, see p2pnode logs web
+`},
+		{"where a unit's output goes, and its limits", "out.service", "[Unit]\nStartLimitBurst=5\n[Service]\nExecStart=/bin/out\nStandardOutput=file:/var/log/out\nStandardError=append:/var/log/out\nSendSIGKILL=no\n[Install]\nWantedBy=multi-user.target web.service\n", `
+  out:
+    command: [/bin/out]
+    restart: "no"
+    log: file
+    log_file: /var/log/out
+`, `
+2: StartLimitBurst is left out: p2pnode never gives a service up, what keeps failing is tried once a minute
+5: StandardOutput=file:/var/log/out: p2pnode appends to the file
+7: SendSIGKILL=no: p2pnode kills what has not ended in its stop: {timeout}
+9: WantedBy=web.service is left out: the service is started with p2pnode; what waits for it says so by after: or requires:
+`},
+		{"a unit's output goes nowhere", "out.service", "[Service]\nExecStart=/bin/out\nStandardOutput=null\nStandardError=journal\n", `
+  out:
+    command: [/bin/out]
+    restart: "no"
+`, `
+3: StandardOutput=null is left out: p2pnode keeps the output, see p2pnode logs out
+`},
 		{"known by what is in it", "web", "[Service]\nExecStart=/bin/a\nExecStart=/bin/b\nType=oneshot\n", `
   web:
     command: [/bin/b]
@@ -164,6 +209,21 @@ x@.service is a template: %i is not known here
 				t.Errorf("said\n%swant%s", notes, c.notes)
 			}
 		})
+	}
+}
+
+// A Procfile's .env is the services' env_file; what other tools would fill in is said.
+func TestImportEnvBesideAProcfile(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.WriteFile(dir+"/Procfile", []byte("web: x\ndb: y\n"), 0o600), os.WriteFile(dir+"/.env", []byte("A=$HOME/x\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := importFile(dir+"/Procfile", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := got.yaml("Procfile"); strings.Count(text, "env_file: "+dir+"/.env") != 2 || len(got.notes) != 1 || !strings.Contains(got.notes[0].text, "not filled in") {
+		t.Errorf("%s\n%v", text, got.notes)
 	}
 }
 

@@ -58,6 +58,8 @@ type unitReader struct {
 	env      []entry
 	envFiles []string
 	oneshot  bool
+
+	outputFile string
 }
 
 // unitTexts are settings that are our keys under another name.
@@ -69,8 +71,8 @@ var unitLimits = map[string]string{"LimitNOFILE": "nofile", "LimitCORE": "core",
 // silent are settings that say nothing which a p2pnode.yaml could say, or that
 // p2pnode does by itself.
 var silent = map[string]bool{
-	"Description": true, "Documentation": true, "WantedBy": true, "RequiredBy": true, "Alias": true, "DefaultDependencies": true, "StartLimitIntervalSec": true, "StartLimitBurst": true,
-	"StandardOutput": true, "StandardError": true, "SyslogIdentifier": true, "NotifyAccess": true, "SendSIGKILL": true, "Delegate": true, "Slice": true,
+	"Description": true, "Documentation": true, "Alias": true, "DefaultDependencies": true,
+	"SyslogIdentifier": true, "NotifyAccess": true, "Delegate": true, "Slice": true,
 }
 
 func (u *unitReader) take(k setting) error {
@@ -127,6 +129,20 @@ func (u *unitReader) take(k setting) error {
 		u.note(k.line, "NoNewPrivileges: p2pnode forbids them to services with user: or group:, and to no others")
 	case "After", "Requires", "BindsTo", "Wants", "Requisite", "PartOf":
 		u.order(k)
+	case "StandardOutput", "StandardError":
+		u.output(k)
+	case "StartLimitIntervalSec", "StartLimitInterval", "StartLimitBurst":
+		u.note(k.line, "%s is left out: p2pnode never gives a service up, what keeps failing is tried once a minute", k.key)
+	case "SendSIGKILL":
+		if isFalse(k.value) {
+			u.note(k.line, "SendSIGKILL=%s: p2pnode kills what has not ended in its stop: {timeout}", k.value)
+		}
+	case "WantedBy", "RequiredBy":
+		for by := range strings.FieldsSeq(k.value) {
+			if !oneOf(by, "multi-user.target", "default.target", "graphical.target") {
+				u.note(k.line, "%s=%s is left out: the service is started with p2pnode; what waits for it says so by after: or requires:", k.key, by)
+			}
+		}
 	case "ExecReload":
 		u.note(k.line, "ExecReload is left out: p2pnode reload reads p2pnode's own file; signal the program by hand")
 	case "PIDFile":
@@ -197,6 +213,26 @@ func (u *unitReader) kind(k setting) {
 		u.note(k.line, "Type=forking: p2pnode watches the process that it starts; give %s the option that keeps it in the foreground", u.s.name)
 	default:
 		u.note(k.line, "Type=%s is left out: say check: so that p2pnode knows when %s is ready", k.value, u.s.name)
+	}
+}
+
+// output carries a file over that both streams go to.
+func (u *unitReader) output(k setting) {
+	how, path, _ := strings.Cut(k.value, ":")
+	switch {
+	case oneOf(how, "", "journal", "inherit", "syslog"):
+	case k.key == "StandardOutput" && oneOf(how, "file", "append", "truncate") && filepath.IsAbs(path) && !strings.ContainsAny(path, "%{"):
+		u.s.set("log", "file")
+		u.s.set("log_file", yamlText(path))
+		u.outputFile = path
+		if how != "append" {
+			u.note(k.line, "StandardOutput=%s: p2pnode appends to the file", k.value)
+		}
+	case path != "" && path == u.outputFile:
+	case k.key == "StandardError":
+		u.note(k.line, "StandardError=%s is left out: both streams go the same way", k.value)
+	default:
+		u.note(k.line, "StandardOutput=%s is left out: p2pnode keeps the output, see p2pnode logs %s", k.value, u.s.name)
 	}
 }
 
