@@ -101,12 +101,17 @@ func (r *runner) goOnWith(a *adoption) {
 	}
 	fifo := a.heldFIFO(cut)
 	path := a.rec.Fifo
-	if path == "" && a.proc != nil { // the record is lost: the process itself says where it writes
-		path, _ = os.Readlink(procPath(a.proc.pid, "fd/1"))
+	if path == "" && a.proc != nil { // the record is lost, or the disk hung when it began: the process itself says where it writes
+		stdout := procPath(a.proc.pid, "fd/1")
+		path, _ = os.Readlink(stdout)
 		if k := r.kids[a.name]; k != nil && path == outputOf(k.spec, r.cfg.Dir) {
 			path = "" // log: file
 		}
-		a.rec.Fifo = path
+		if strings.HasPrefix(path, "pipe:") {
+			path = stdout
+		} else {
+			a.rec.Fifo = path // a path through a process is no longer its own when that has ended
+		}
 	}
 	if cut {
 		a.rec.Log = a.rec.Replaced.Log // the run before is what there is to tell

@@ -200,23 +200,47 @@ func (r *runner) watch(k *kid, inc p2pnode.Incarnation) {
 		r.mains.CompareAndDelete(p.pid, p) // by now another may have the number
 		// Written here, ahead of the start that waits for told: the loop may be late.
 		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistEnded, Service: name, Old: inc.String(), PID: p.pid, Class: classOf(exit), Detail: exitText(exit)})
-		log.Drain()
-		excerpt := log.Excerpt()
+		words := make(chan *p2pnode.Excerpt, 1)
+		go func() { // it may read a disk that hangs: nobody waits for its end then
+			log.Drain()
+			e := log.Excerpt()
+			words <- &e
+		}()
+		var excerpt *p2pnode.Excerpt
+		select {
+		case excerpt = <-words:
+		case <-time.After(lastWords):
+		}
 		r.do(func() { r.childEnded(name, inc, p, exit, excerpt) })
 		close(p.told)
+		if excerpt == nil {
+			select {
+			case excerpt = <-words:
+				r.do(func() { r.lateWords(name, p, excerpt) })
+			case <-r.jobs.Done():
+			}
+		}
 	})
 }
 
-func (r *runner) childEnded(name string, inc p2pnode.Incarnation, p *process, exit p2pnode.Exit, excerpt p2pnode.Excerpt) {
+// childEnded takes note of an end; excerpt is nil where its last words are still read.
+func (r *runner) childEnded(name string, inc p2pnode.Incarnation, p *process, exit p2pnode.Exit, excerpt *p2pnode.Excerpt) {
 	k := r.kids[name]
 	if k == nil {
 		return
 	}
 	if k.proc == p || k.proc == nil {
-		k.excerpt = &excerpt
+		k.excerpt, k.spoke = excerpt, p
 	}
 	k.last = &exit
 	r.step(evEnded{name: name, inc: inc, exit: exit})
+}
+
+// lateWords are the last ones of p, for what is told of its end from now on.
+func (r *runner) lateWords(name string, p *process, excerpt *p2pnode.Excerpt) {
+	if k := r.kids[name]; k != nil && k.spoke == p && k.excerpt == nil {
+		k.excerpt = excerpt
+	}
 }
 
 func classOf(e p2pnode.Exit) p2pnode.Class {

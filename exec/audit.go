@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 )
 
 // AuditEntry is one privileged act: who asked for what, and what came of it.
@@ -31,11 +32,13 @@ type AuditEntry struct {
 func AuditPath(dir string) string { return filepath.Join(dir, "audit.log") }
 
 // AuditLog is the file, or this process's way to it: exec and the node process write
-// into the same one, a line with one write. What the disk refuses waits in memory, up
-// to a bound, until the disk takes it.
+// into the same one, a line with one write. What the disk refuses, or does not answer,
+// waits in memory, up to a bound, until the disk takes it.
 type AuditLog struct {
-	mu   sync.Mutex
 	path string
+	hand disk.Hand // writes
+
+	mu   sync.Mutex
 	wait [][]byte
 }
 
@@ -49,40 +52,59 @@ func (a *AuditLog) Add(e AuditEntry) error {
 		return err
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if len(a.wait) == maxAuditWait {
 		a.wait = a.wait[1:]
 	}
 	a.wait = append(a.wait, append(raw, '\n'))
-	return a.flushLocked()
+	a.mu.Unlock()
+	return a.flush()
 }
 
 // flush writes what waits.
 func (a *AuditLog) flush() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.flushLocked()
+	done := make(chan error, 1)
+	if !a.hand.Try(func() { done <- a.write() }) {
+		return disk.ErrHangs
+	}
+	return <-done
 }
 
-func (a *AuditLog) flushLocked() error {
-	if len(a.wait) == 0 {
+// write is done by the hand.
+func (a *AuditLog) write() error {
+	a.mu.Lock()
+	waits := a.wait
+	a.wait = nil
+	a.mu.Unlock()
+	if len(waits) == 0 {
 		return nil
 	}
+	n, err := a.append(waits)
+	if n < len(waits) {
+		a.mu.Lock()
+		a.wait = append(waits[n:len(waits):len(waits)], a.wait...)
+		a.wait = a.wait[max(0, len(a.wait)-maxAuditWait):]
+		a.mu.Unlock()
+	}
+	return err
+}
+
+// append writes entries and says how many are in the file.
+func (a *AuditLog) append(entries [][]byte) (n int, err error) {
 	f, err := os.OpenFile(a.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
-	for len(a.wait) > 0 {
-		if _, err := f.Write(a.wait[0]); err != nil {
-			return err
+	for _, e := range entries {
+		if _, err := f.Write(e); err != nil {
+			return n, err
 		}
-		a.wait = a.wait[1:]
+		n++
 	}
 	if info, err := f.Stat(); err == nil && info.Size() > maxAudit {
-		return os.Rename(a.path, a.path+".1")
+		return n, os.Rename(a.path, a.path+".1")
 	}
-	return nil
+	return n, nil
 }
 
 // audited says what of a request belongs into the audit log; verbs that change

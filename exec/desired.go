@@ -2,10 +2,10 @@ package exec
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 	"p2pnode/exec/logs"
 )
 
@@ -14,8 +14,6 @@ type saveJob struct {
 	d    desired
 	done chan error // nil: nobody waits
 }
-
-var errDiskHangs = errors.New("the disk does not answer")
 
 // save queues the desired state; it runs on the loop.
 func (r *runner) save(done chan error) {
@@ -44,7 +42,7 @@ func (r *runner) save(done chan error) {
 	case r.saves <- saveJob{d, done}:
 	default: // a disk that hangs: the next change is written when it works again
 		if done != nil {
-			done <- errDiskHangs
+			done <- disk.ErrHangs
 		}
 	}
 }
@@ -60,7 +58,7 @@ func (r *runner) saved() error {
 	select {
 	case err = <-done:
 	case <-time.After(5 * time.Second):
-		err = errDiskHangs
+		err = disk.ErrHangs
 	case <-r.gone:
 	}
 	if err == nil {

@@ -23,10 +23,13 @@ func (r *runner) rememberLife(life p2pnode.Life) {
 	if s == nil || life.IsZero() || r.lifeNote == (lifeNote{s.inc, life}) {
 		return
 	}
-	r.lifeNote = lifeNote{s.inc, life}
-	raw, err := json.Marshal(r.lifeNote)
+	note := lifeNote{s.inc, life}
+	raw, err := json.Marshal(note)
 	if err == nil {
-		err = os.WriteFile(lifePath(r.cfg.Dir), raw, 0o600)
+		err = r.state.beside(func() error { return os.WriteFile(lifePath(r.cfg.Dir), raw, 0o600) })
+	}
+	if err == nil {
+		r.lifeNote = note // else its next word is another try
 	}
 	r.disk("life", err)
 }

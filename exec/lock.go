@@ -12,8 +12,12 @@ import (
 // Locks are open-file-description locks: they belong to the description, so they
 // pass to children with the descriptor and end with the last copy of it.
 
-// openLock opens (or makes) a lock file without locking it.
+// openLock opens (or makes) a lock file without locking it. One that is there is opened
+// without asking for it to be made: the latter waits for a disk that hangs.
 func openLock(path string) (*os.File, error) {
+	if f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0); !os.IsNotExist(err) {
+		return f, err
+	}
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 

@@ -50,6 +50,7 @@ type daemonConfig struct {
 	SlowRecord bool // of a process that was forked
 	Deep       bool // in a folder whose name does not fit into a socket's address
 	History    string
+	On         string // the folder, instead of one that the test makes
 	As         uint32 // not as root but as this user
 }
 
@@ -135,6 +136,8 @@ func part(name string, args []string) {
 		time.Sleep(time.Hour)
 	case "web":
 		http.ListenAndServe(args[0], http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getpid()) }))
+	case "talk":
+		talkPart(args[0])
 	case "deaf": // a port that is open and never answers after the first time
 		deafPart(args[0])
 	case "waits":
@@ -219,7 +222,7 @@ func daemonPart(raw string, more []string) {
 }
 
 // slowSync is how long a disk takes that is slow.
-const slowSync = 3 * time.Second
+const slowSync = 5 * time.Second
 
 // runWith is Run on a host with peculiarities.
 func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
@@ -503,7 +506,7 @@ func newHost(t *testing.T, dc daemonConfig) *host {
 	if testing.Short() {
 		t.Skip("SKIPPED: real processes are not run with -short")
 	}
-	dc.Dir = t.TempDir()
+	dc.Dir = cmp.Or(dc.On, t.TempDir())
 	if dc.Deep {
 		dc.Dir = filepath.Join(dc.Dir, strings.Repeat("deep", 25))
 	}
@@ -516,6 +519,9 @@ func newHost(t *testing.T, dc daemonConfig) *host {
 		}
 	}
 	dc.History = filepath.Join(dc.Dir, "history.jsonl")
+	if dc.On != "" {
+		dc.History = filepath.Join(t.TempDir(), "history.jsonl") // it is no part of what is to work there
+	}
 	h := &host{t: t, dir: dc.Dir, cfg: dc}
 	h.start()
 	t.Cleanup(h.stop)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 	"p2pnode/exec/logs"
 )
 
@@ -120,8 +122,10 @@ type state struct {
 
 	recalled bool // the epoch is known from locks alone: records may be lost too
 
+	hand disk.Hand // writes the records
+
 	mu      sync.Mutex
-	unsaved map[string]record // the disk refused them
+	unsaved map[string]*record // the disk refused them, or does not answer
 }
 
 type epochFile struct {
@@ -142,7 +146,7 @@ func openState(dir, run string) (*state, error) {
 		return nil, err
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	s := &state{dir: dir, write: p2pnode.WriteFile, folder: fmt.Sprintf("%x:%x", st.Dev, st.Ino), unsaved: map[string]record{}}
+	s := &state{dir: dir, write: p2pnode.WriteFile, folder: fmt.Sprintf("%x:%x", st.Dev, st.Ino), unsaved: map[string]*record{}}
 	path := filepath.Join(dir, "epoch.json")
 	var f epochFile
 	raw, err := os.ReadFile(path)
@@ -212,34 +216,51 @@ func (s *state) recordPath(service string) string {
 // put overwrites a record in place, unsynced. One write of whole pages either
 // happens or does not when this process is killed, costs a tenth of a new file
 // and a rename, and needs no room on a full disk; after a crash of the host the
-// boot ID makes it void anyway. A record that could not be written is kept for
-// retry.
+// boot ID makes it void anyway. A record that could not be written, or not within
+// disk.Patience, is kept for retry. Should exec be killed before it is written, the
+// next one has an older record. A copy that lives it knows all the same, and its number,
+// by the copy's lock, cgroup and cookie, as after a kill between fork and record; of one
+// that has ended too it does not know, and gives its number again.
 func (s *state) put(r record) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	err := s.writeLocked(r)
-	if err != nil {
-		s.unsaved[r.Service] = r
-		return err
-	}
-	delete(s.unsaved, r.Service)
-	return nil
+	s.unsaved[r.Service] = &r
+	s.mu.Unlock()
+	return s.writeRecord(&r)
 }
 
 // retry writes what could not be written before and returns the outcomes.
 func (s *state) retry() map[string]error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	unsaved := slices.Collect(maps.Values(s.unsaved))
+	s.mu.Unlock()
 	out := map[string]error{}
-	for service, r := range s.unsaved {
-		if out[service] = s.writeLocked(r); out[service] == nil {
-			delete(s.unsaved, service)
-		}
+	for _, r := range unsaved {
+		out[r.Service] = s.writeRecord(r)
 	}
 	return out
 }
 
-func (s *state) writeLocked(r record) error {
+func (s *state) writeRecord(r *record) error {
+	return s.beside(func() error { return s.overwrite(r) })
+}
+
+// beside has a write done that the disk may let hang.
+func (s *state) beside(write func() error) error {
+	done := make(chan error, 1)
+	if !s.hand.Try(func() { done <- write() }) {
+		return disk.ErrHangs
+	}
+	return <-done
+}
+
+// overwrite is done by the hand. A newer record is not overwritten by an older one.
+func (s *state) overwrite(r *record) error {
+	s.mu.Lock()
+	newest := s.unsaved[r.Service] == r
+	s.mu.Unlock()
+	if !newest {
+		return nil
+	}
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -253,14 +274,27 @@ func (s *state) writeLocked(r record) error {
 	if info, err := f.Stat(); err == nil && info.Size() > int64(len(raw)) {
 		raw = append(raw, bytes.Repeat([]byte{' '}, int(info.Size())-len(raw))...)
 	}
-	_, err = f.WriteAt(raw, 0)
-	return err
+	if _, err = f.WriteAt(raw, 0); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsaved[r.Service] == r {
+		delete(s.unsaved, r.Service)
+	}
+	return nil
 }
 
 const recordPage = 4096
 
 // get reads a record; one of another epoch, or a damaged one, is none.
 func (s *state) get(service string) (record, bool) {
+	s.mu.Lock()
+	unsaved := s.unsaved[service]
+	s.mu.Unlock()
+	if unsaved != nil {
+		return *unsaved, true
+	}
 	raw, err := os.ReadFile(s.recordPath(service))
 	if err != nil {
 		return record{}, false

@@ -79,6 +79,7 @@ type kid struct {
 	proc     *process
 	last     *p2pnode.Exit
 	excerpt  *p2pnode.Excerpt
+	spoke    *process // whose end excerpt is of
 	world    string
 	failedAt time.Time // the last start that failed, and why
 	failedBy string

@@ -275,7 +275,7 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	if r.forked != nil {
 		r.forked(job.eff.name)
 	}
-	rec.Starting, rec.PID, rec.Ticks, rec.Fifo, rec.Started = false, p.pid, p.ticks, fifo, time.Now()
+	rec.Starting, rec.PID, rec.Ticks, rec.Fifo, rec.Started = false, p.pid, p.ticks, job.log.Path(), time.Now()
 	r.remember(rec)
 	return p, nil
 }

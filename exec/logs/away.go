@@ -14,7 +14,7 @@ import (
 func (l *Log) TakeAway() {
 	head := AwayPath(l.cfg.LogDir, l.cfg.Service)
 	for _, path := range []string{head, head + AwayOlder, head + AwayNewest} {
-		l.takeFile(path)
+		l.hand.Do(func() { l.takeFile(path) })
 	}
 }
 
@@ -42,8 +42,6 @@ func (l *Log) takeFile(path string) {
 		os.Remove(path)
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	note := filepath.Join(l.cfg.LogDir, "."+filepath.Base(path)+".taking")
 	now := taking{From: Mark{File: s.inode, At: s.size}, Time: info.ModTime().UnixNano()}
 	var was taking
@@ -54,7 +52,7 @@ func (l *Log) takeFile(path string) {
 	if raw, err := json.Marshal(now); err == nil {
 		os.WriteFile(note, raw, 0o600)
 	}
-	l.takeLocked(data)
+	l.take(data)
 	os.Remove(path)
 	os.Remove(note)
 }

@@ -57,7 +57,7 @@ func TestATakeThatWasCutShort(t *testing.T) {
 			t.Fatal(err)
 		}
 		put(t, filepath.Join(dir, ".web.away.taking"), string(raw))
-		l.takeLocked([]byte(written))
+		l.take([]byte(written))
 		l.TakeAway()
 		want := "before\none\ntwo\n"
 		if !left {
@@ -104,11 +104,11 @@ func TestAFileThatIsWrittenToIsLeft(t *testing.T) {
 func TestAnExcerptOfARunThatIsOver(t *testing.T) {
 	dir := t.TempDir()
 	l := opened(t, dir)
-	l.takeLocked([]byte("older\n"))
+	l.take([]byte("older\n"))
 	from := l.file.mark()
-	l.takeLocked([]byte("hello\nlast word"))
+	l.take([]byte("hello\nlast word"))
 	to := l.file.mark()
-	l.takeLocked([]byte("next\n"))
+	l.take([]byte("next\n"))
 	e := l.ExcerptOf(from, to)
 	if len(e.Lines) != 2 || e.Lines[0] != "hello" || e.Lines[1] != "last word" || e.Truncated {
 		t.Errorf("%+v", e)

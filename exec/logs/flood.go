@@ -13,6 +13,9 @@ import (
 //
 //	second:   |<-- maxRate -->|   left out, counted   |<-- floodTail -->|
 //
+// A disk that hangs takes nothing: what comes meanwhile is kept like what comes after
+// maxRate.
+//
 // Log.mu guards it.
 type flood struct {
 	rate  int       // maxRate
@@ -22,7 +25,9 @@ type flood struct {
 	tail  []byte    // what came after maxRate, in the end its last bytes
 	out   int       // how much of the tail was dropped again
 	timer *time.Timer
+	hangs bool          // the disk
 	total atomic.Uint64 // left out, ever; read without the lock
+	hung  atomic.Uint64 // likewise while the disk hung
 }
 
 // full reports whether the second that goes on has had its share of the file.
@@ -62,34 +67,44 @@ func (f *flood) end() []byte {
 		f.tail = f.tail[more:]
 	}
 	var note []byte
-	if f.out > 0 {
+	switch {
+	case f.out > 0 && f.hangs:
+		note = fmt.Appendf(nil, "\n[%d bytes were dropped: the disk did not answer]\n", f.out)
+		f.hung.Add(uint64(f.out))
+	case f.out > 0:
 		note = fmt.Appendf(nil, "\n[%d bytes were left out: more than %d in one second]\n", f.out, f.rate)
+		f.total.Add(uint64(f.out))
 	}
 	data := append(note, f.tail...)
-	f.total.Add(uint64(f.out))
 	f.tail, f.out = nil, 0
 	return data
 }
 
-// floodedLocked takes what a FIFO holds into memory alone, while the second that
-// goes on has had its share of the file.
-func (l *Log) floodedLocked(data []byte) {
+// flooded takes what a FIFO held into memory alone, while the second that goes on has
+// had its share of the file, or the disk hangs.
+func (l *Log) flooded(data []byte) {
+	l.mu.Lock()
 	l.flood.keep(data)
 	if l.flood.timer == nil {
 		l.flood.timer = time.AfterFunc(time.Second, func() { // also where nothing more comes
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.endFloodLocked()
+			l.hand.Try(func() { l.endFlood() })
 		})
 	}
-	l.noteLocked(data)
+	l.mu.Unlock()
+	l.note(data, 0)
 }
 
-// endFloodLocked puts the end of a second that had too much into the file.
-func (l *Log) endFloodLocked() {
-	if data := l.flood.end(); data != nil && !l.closed {
-		l.file.write(data)
+// endFlood puts the end of a second that had too much, or what was kept while the disk
+// hung, into the file; false if there is none. Done by the hand.
+func (l *Log) endFlood() (more bool) {
+	l.mu.Lock()
+	data := l.flood.end()
+	l.mu.Unlock()
+	if data == nil {
+		return false
 	}
+	l.file.write(data)
+	return true
 }
 
 // LeftOut is how many bytes were kept out of the file, since they were too many in

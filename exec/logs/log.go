@@ -1,12 +1,14 @@
 package logs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 )
 
 // Config says where one service's output comes from and goes to.
@@ -28,13 +31,18 @@ type Config struct {
 	Refused func(error)
 }
 
-// Log is one service's output across its incarnations.
+// Log is one service's output across its incarnations. Only its hand touches the file:
+// where the disk hangs nobody waits for it longer than disk.Patience, and what comes is
+// in memory (flood.go) until it goes on.
 type Log struct {
 	cfg  Config
-	file *rotating
+	hand disk.Hand
+	file *rotating  // the hand's
+	buf  []byte     // the hand's: what it reads
+	past sync.Mutex // held by whoever reads a FIFO past a disk that hangs
 
-	mu      sync.Mutex
-	follows string // a file that the program writes by itself
+	mu      sync.Mutex // never held while the disk is waited for
+	follows string     // a file that the program writes by itself
 	ring    ring
 	flood   flood
 	fifo    *os.File
@@ -52,6 +60,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l := &Log{cfg: cfg, file: newRotating(filepath.Join(cfg.LogDir, cfg.Service+".log"), cfg.Refused), changed: make(chan struct{})}
 	l.flood.rate, l.flood.last = maxRate, floodTail
+	l.hand.Turned, l.hand.Back = l.turned, l.endFlood
 	l.ring.run(time.Now())
 	return l, nil
 }
@@ -72,32 +81,66 @@ func (l *Log) followed() string {
 
 // Begin makes a fresh FIFO for incarnation inc, owned by uid and gid with mode
 // 0600, reads it from now on, and returns its path. The last FIFO is drained,
-// closed and removed.
+// closed and removed. Where the disk does not answer it is a pipe without a name: its
+// path leads to it from this process, as long as it is in use, and Path is "".
 func (l *Log) Begin(inc p2pnode.Incarnation, uid, gid int) (string, error) {
 	path := filepath.Join(l.cfg.RunDir, l.cfg.Service+"-"+inc.String()+".fifo")
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("cannot make FIFO for %s: %w", l.cfg.Service, err)
+	patience := disk.Patience
+	if l.hand.Hangs() { // most likely it is the same disk
+		patience = disk.Little
 	}
-	if err := unix.Mkfifo(path, 0o600); err != nil {
-		return "", fmt.Errorf("cannot make FIFO %s: %w", path, err)
-	}
-	if uid != os.Geteuid() || gid != os.Getegid() {
-		if err := os.Lchown(path, uid, gid); err != nil {
-			os.Remove(path)
-			return "", fmt.Errorf("cannot give FIFO %s to uid %d: %w", path, uid, err)
-		}
-	}
-	f, err := openFIFO(path)
-	if err != nil {
+	f, err := disk.Within(patience, func() (*os.File, error) { return l.makeFIFO(path, uid, gid) }, func(f *os.File) {
+		f.Close()
 		os.Remove(path)
+	})
+	if errors.Is(err, disk.ErrHangs) {
+		return l.beginUnnamed(uid, gid)
+	}
+	if err != nil {
 		return "", err
 	}
 	l.swap(f, path, true)
 	return path, nil
 }
 
+func (l *Log) makeFIFO(path string, uid, gid int) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot make FIFO for %s: %w", l.cfg.Service, err)
+	}
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, fmt.Errorf("cannot make FIFO %s: %w", path, err)
+	}
+	if uid != os.Geteuid() || gid != os.Getegid() {
+		if err := os.Lchown(path, uid, gid); err != nil {
+			os.Remove(path)
+			return nil, fmt.Errorf("cannot give FIFO %s to uid %d: %w", path, uid, err)
+		}
+	}
+	f, err := openFIFO(path)
+	if err != nil {
+		os.Remove(path)
+	}
+	return f, err
+}
+
+func (l *Log) beginUnnamed(uid, gid int) (string, error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		return "", fmt.Errorf("cannot make a pipe for %s: %w", l.cfg.Service, err)
+	}
+	unix.Close(ends[1])
+	if err := unix.Fchown(ends[0], uid, gid); err != nil {
+		unix.Close(ends[0])
+		return "", fmt.Errorf("cannot give a pipe to uid %d: %w", uid, err)
+	}
+	unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize) // best effort, as in openFIFO
+	l.swap(os.NewFile(uintptr(ends[0]), l.cfg.Service), "", true)
+	return fmt.Sprintf("/proc/self/fd/%d", ends[0]), nil
+}
+
 // Adopt goes on with the FIFO of a service that outlived an exec, or died while
-// none was there: r is the keeper's read end, or nil to open the path. What that
+// none was there: r is the keeper's read end, or nil to open the path, which leads
+// through /proc to one without a name. What that
 // exec had written of the run, which began at m, and what the keeper wrote down in
 // the meantime come first.
 func (l *Log) Adopt(path string, r *os.File, m Mark) error {
@@ -114,9 +157,14 @@ func (l *Log) Adopt(path string, r *os.File, m Mark) error {
 }
 
 // openFIFO opens the read end for the poller. A path that is no FIFO is refused:
-// the run folder may have been tampered with.
+// the run folder may have been tampered with. A pipe without a name is reached through
+// a process's descriptors, which are links.
 func openFIFO(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+	if !strings.HasPrefix(path, "/proc/") {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(path, flags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open FIFO %s: %w", path, err)
 	}
@@ -134,26 +182,46 @@ func openFIFO(path string) (*os.File, error) {
 func (l *Log) swap(f *os.File, path string, newRun bool) {
 	l.mu.Lock()
 	old, oldPath := l.fifo, l.path
-	if old != nil {
-		l.drainLocked(old)
-	}
-	l.endFloodLocked()
-	if newRun {
-		if l.ring.run(time.Now()) {
-			l.file.write([]byte{'\n'}) // the next run does not go on with this one's last line
-		}
-		l.began = l.file.mark()
-	}
-	l.fifo, l.path = f, path
 	l.mu.Unlock()
 	if old != nil {
-		// Not under mu: Close waits for the reader, and the reader may wait for mu.
-		old.Close()
-		if oldPath != path {
-			os.Remove(oldPath)
+		l.drain(old)
+	}
+	l.mu.Lock()
+	l.fifo, l.path = f, path
+	if newRun && l.ring.run(time.Now()) {
+		l.flood.keep([]byte{'\n'}) // the next run does not go on with this one's last line
+	}
+	l.mu.Unlock()
+	began := make(chan Mark, 1)
+	done := l.hand.Try(func() {
+		l.endFlood()
+		began <- l.file.mark()
+	})
+	if newRun {
+		var m Mark // no place: the disk hangs
+		if done {
+			m = <-began
 		}
+		l.mu.Lock()
+		l.began = m
+		l.mu.Unlock()
 	}
 	l.readers.Go(func() { l.read(f) })
+	if old == nil {
+		return
+	}
+	away := func() (struct{}, error) { // Close waits for a hand that hangs, and Remove for the disk
+		old.Close()
+		if oldPath != path && oldPath != "" {
+			os.Remove(oldPath)
+		}
+		return struct{}{}, nil
+	}
+	if l.hand.Hangs() {
+		l.readers.Go(func() { away() })
+		return
+	}
+	disk.Within(disk.Patience, away, func(struct{}) {})
 }
 
 // read takes what arrives until f is closed. An end of file means only that no
@@ -163,67 +231,123 @@ func (l *Log) read(f *os.File) {
 	if err != nil {
 		return
 	}
-	buf := make([]byte, readChunk)
 	for {
-		err := raw.Read(func(fd uintptr) bool {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.fifo != f {
-				return true
-			}
-			n, err := l.pullLocked(int(fd), buf)
+		err := raw.Read(func(uintptr) bool {
+			n, err := l.pull(f)
 			return n > 0 || err != nil && err != unix.EAGAIN && err != unix.EINTR
 		})
-		l.mu.Lock()
-		over := err != nil || l.fifo != f
-		l.mu.Unlock()
-		if over {
+		if err != nil || l.FIFO() != f {
 			return
 		}
 	}
 }
 
-// pullLocked takes what a FIFO holds, up to a buffer of it: into the file first, by
-// the kernel's own hand where the disk lets it.
-func (l *Log) pullLocked(fifo int, buf []byte) (int, error) {
-	if l.flood.turn(time.Now()) {
-		l.endFloodLocked()
+var errNotInUse = errors.New("another FIFO is in use")
+
+// pull takes what f holds, up to a buffer of it: into the file first, by the kernel's
+// own hand where the disk lets it, and into memory alone where the disk hangs.
+func (l *Log) pull(f *os.File) (int, error) {
+	type pulled struct {
+		n   int
+		err error
 	}
-	if l.flood.full() {
-		n, err := unix.Read(fifo, buf)
-		if n > 0 {
-			l.floodedLocked(buf[:n])
+	got := make(chan pulled, 1)
+	if !l.hand.Try(func() {
+		n, err := l.pullToFile(f)
+		got <- pulled{n, err}
+	}) {
+		return l.pullPast(f)
+	}
+	p := <-got
+	return p.n, p.err
+}
+
+// pullToFile is done by the hand.
+func (l *Log) pullToFile(f *os.File) (n int, err error) {
+	l.past.Lock() // what is being read past us is in memory first
+	inUse := l.FIFO() == f
+	l.past.Unlock()
+	if !inUse {
+		return 0, errNotInUse
+	}
+	l.mu.Lock()
+	over := l.flood.turn(time.Now())
+	full := l.flood.full()
+	l.mu.Unlock()
+	if over || !full { // not full: what was kept while the disk hung comes first
+		l.endFlood()
+	}
+	if l.buf == nil {
+		l.buf = make([]byte, readChunk)
+	}
+	inner := onFD(f, func(fd int) {
+		if full {
+			if n, err = unix.Read(fd, l.buf); n > 0 {
+				l.flooded(l.buf[:n])
+			}
+			return
 		}
-		return n, err
-	}
-	data, err := l.file.move(fifo, buf)
-	l.flood.taken += len(data)
+		n, err = l.moveOrRead(fd)
+	})
+	return max(n, 0), cmp.Or(err, inner)
+}
+
+func (l *Log) moveOrRead(fifo int) (int, error) {
+	data, err := l.file.move(fifo, l.buf)
 	if err == nil {
-		l.noteLocked(data)
+		l.note(data, len(data))
 		return len(data), nil
 	}
 	if !errors.Is(err, errCannotMove) {
 		return 0, err
 	}
-	n, err := unix.Read(fifo, buf)
+	n, err := unix.Read(fifo, l.buf)
 	if n > 0 {
-		l.flood.taken += n
-		l.takeLocked(buf[:n])
+		l.file.write(l.buf[:n])
+		l.note(l.buf[:n], n)
 	}
 	return n, err
 }
 
-// takeLocked is the way in for what did not come through the FIFO into the file.
-func (l *Log) takeLocked(data []byte) {
-	l.file.write(data)
-	l.noteLocked(data)
+// pullPast takes what f holds into memory: the disk hangs.
+func (l *Log) pullPast(f *os.File) (n int, err error) {
+	l.past.Lock()
+	defer l.past.Unlock()
+	if l.FIFO() != f {
+		return 0, errNotInUse
+	}
+	buf := make([]byte, readChunk)
+	inner := onFD(f, func(fd int) { n, err = unix.Read(fd, buf) })
+	if n > 0 {
+		l.flooded(buf[:n])
+	}
+	return max(n, 0), cmp.Or(err, inner)
 }
 
-// noteLocked takes data that is in the file into memory, and wakes who waits for it.
-func (l *Log) noteLocked(data []byte) {
+// onFD calls fn with the descriptor of f, which stays open meanwhile.
+func onFD(f *os.File, fn func(fd int)) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { fn(int(fd)) })
+}
+
+// take is the way in for what did not come through the FIFO; done by the hand.
+func (l *Log) take(data []byte) {
+	l.file.write(data)
+	l.note(data, 0)
+}
+
+// note takes data into memory, of which the file had its part of a second's share, and
+// wakes who waits for it.
+func (l *Log) note(data []byte, share int) {
 	if len(data) == 0 {
 		return
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flood.taken += share
 	l.ring.add(time.Now(), data, func(line) {})
 	if l.cfg.Echo != nil {
 		l.cfg.Echo.Write(data)
@@ -252,33 +376,26 @@ func (l *Log) Path() string {
 // called after a death, so that the last words are in the excerpt. What a child that
 // lives on prints meanwhile does not hold it up.
 func (l *Log) Drain() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fifo != nil {
-		l.drainLocked(l.fifo)
+	if f := l.FIFO(); f != nil {
+		l.drain(f)
 	}
 }
 
-func (l *Log) drainLocked(f *os.File) {
-	raw, err := f.SyscallConn()
-	if err != nil {
+func (l *Log) drain(f *os.File) {
+	var left int
+	var err error
+	if inner := onFD(f, func(fd int) { left, err = unix.IoctlGetInt(fd, unix.TIOCINQ) }); inner != nil || err != nil {
 		return
 	}
-	buf := make([]byte, readChunk)
-	raw.Control(func(fd uintptr) {
-		left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-		for err == nil && left > 0 {
-			var n int
-			if n, err = l.pullLocked(int(fd), buf); err == unix.EINTR {
-				err = nil
-				continue
-			}
-			if n <= 0 {
-				return
-			}
-			left -= n
+	for { // once at least: what was read a moment ago is in memory then
+		n, err := l.pull(f)
+		if err == unix.EINTR {
+			continue
 		}
-	})
+		if left -= n; n <= 0 || left <= 0 {
+			return
+		}
+	}
 }
 
 // AwayPath is where the keeper writes a service's output while exec is away. When
@@ -297,43 +414,54 @@ func (l *Log) Mark() Mark {
 	return l.began
 }
 
-// Mend tries again to write to a disk that refused what the service printed.
-func (l *Log) Mend() {
+// turned is told that the disk hangs, or goes on.
+func (l *Log) turned(hangs bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.file.mend()
+	l.flood.hangs = hangs
+	l.mu.Unlock()
+	switch {
+	case hangs:
+		l.file.refused(disk.ErrHangs)
+	case l.file.gap == 0:
+		l.file.refused(nil)
+	}
 }
 
+// Mend tries again to write to a disk that refused what the service printed.
+func (l *Log) Mend() { l.hand.Try(func() { l.file.mend() }) }
+
 // Dropped is how many bytes could not be written to disk. It waits for nothing.
-func (l *Log) Dropped() uint64 { return l.file.dropped.Load() }
+func (l *Log) Dropped() uint64 { return l.file.dropped.Load() + l.flood.hung.Load() }
 
 // Remove takes the FIFO away, after Close: nobody will go on with it.
 func (l *Log) Remove() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.path != "" {
-		os.Remove(l.path)
+	if path := l.Path(); path != "" {
+		disk.Within(disk.Patience, func() (struct{}, error) { return struct{}{}, os.Remove(path) }, func(struct{}) {})
 	}
 }
 
-// Close stops reading and leaves the FIFO in place: the keeper goes on with it.
+// Close stops reading and leaves the FIFO in place: the keeper goes on with it. What a
+// disk that hangs has not taken yet it takes later, should this process live so long.
 func (l *Log) Close() error {
-	l.mu.Lock()
-	f := l.fifo
+	f := l.FIFO()
 	if f != nil {
-		l.drainLocked(f)
+		l.drain(f)
 	}
-	l.endFloodLocked()
+	l.mu.Lock()
 	l.fifo, l.closed = nil, true
 	close(l.changed)
 	l.changed = make(chan struct{})
 	l.mu.Unlock()
-	var err error
-	if f != nil {
-		err = f.Close()
-	}
-	l.readers.Wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return errors.Join(err, l.file.close())
+	_, err := disk.Within(disk.Patience, func() (struct{}, error) {
+		defer l.readers.Wait()
+		if f == nil {
+			return struct{}{}, nil
+		}
+		return struct{}{}, f.Close()
+	}, func(struct{}) {})
+	l.hand.Try(func() {
+		l.endFlood()
+		l.file.close()
+	})
+	return err
 }

@@ -403,9 +403,7 @@ func TestQueryBesideWrites(t *testing.T) {
 	go func() {
 		defer close(ended)
 		for i := range maxRingLines {
-			l.mu.Lock()
-			l.takeLocked(fmt.Appendf(nil, "%d\n", i))
-			l.mu.Unlock()
+			l.hand.Do(func() { l.take(fmt.Appendf(nil, "%d\n", i)) })
 			time.Sleep(50 * time.Microsecond)
 		}
 	}()
@@ -453,7 +451,11 @@ func TestDrainTakesWhatIsThere(t *testing.T) {
 		}
 	})
 	l.mu.Lock()
-	l.drainLocked(r)
+	l.fifo = r
+	l.mu.Unlock()
+	l.Drain()
+	l.mu.Lock()
+	l.fifo = nil
 	l.mu.Unlock()
 	info, err := os.Stat(filepath.Join(l.cfg.LogDir, "web.log"))
 	if err != nil || info.Size() < pipeSize || info.Size() > pipeSize+readChunk {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a service prints goes from the pipe into the file by the kernel's hand, and
@@ -39,10 +41,10 @@ func TestOutputThatCannotBeMovedIsRead(t *testing.T) {
 	}
 	l := open(t)
 	fifo := begin(t, l, 1)
-	l.mu.Lock()
-	l.file.f.Close()
-	l.file.f = full
-	l.mu.Unlock()
+	l.hand.Do(func() {
+		l.file.f.Close()
+		l.file.f = full
+	})
 	sh(t, fifo, "echo lost")
 	l.Drain()
 	sh(t, fifo, "echo kept")
@@ -75,17 +77,18 @@ func BenchmarkPull(b *testing.B) {
 			defer r.Close()
 			defer w.Close()
 			text := []byte(strings.Repeat("x", c.bytes-1) + "\n")
-			buf := make([]byte, readChunk)
-			fd := int(r.Fd())
+			unix.SetNonblock(int(r.Fd()), true)
+			l.fifo = r
+			defer func() { l.fifo = nil }()
 			b.ReportAllocs()
 			b.SetBytes(int64(c.bytes))
 			for b.Loop() {
 				if _, err := w.Write(text); err != nil {
 					b.Fatal(err)
 				}
-				l.mu.Lock()
-				l.pullLocked(fd, buf)
-				l.mu.Unlock()
+				if _, err := l.pull(r); err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 )
 
 // Query tells emit the newest n lines (n <= 0: all in memory) that are not older
@@ -17,20 +18,10 @@ import (
 // file that the program logs to by itself, whose newest n lines come first; what is
 // written there while it is followed is told within ownEvery.
 func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, emit func(at time.Time, text string) bool) error {
-	l.mu.Lock()
-	lines := append([]line(nil), l.ring.lines...)
-	next, changed := l.ring.seq+1, l.changed
-	follow = follow && !l.closed // nothing would end the wait
-	if !follow && len(l.ring.partial) > 0 {
-		lines = append(lines, line{at: time.Now(), text: clean(l.ring.partial)})
-	}
-	// Opened while nothing is written: what is in memory is counted off their end.
-	var files []snapshot
-	if since.IsZero() && n > len(lines) {
-		files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
-	}
-	ownPath := l.follows
-	l.mu.Unlock()
+	ownPath := l.followed()
+	now := l.look(n, since, !follow)
+	lines, next, changed, files := now.lines, now.next, now.changed, now.files
+	follow = follow && !now.closed // nothing would end the wait
 	var looks <-chan time.Time
 	var file *own
 	if ownPath != "" {
@@ -48,6 +39,9 @@ func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, em
 				}
 			}
 		}
+	}
+	if now.hangs && !emit(time.Time{}, "["+disk.ErrHangs.Error()+": what only it has is left out]") {
+		return nil
 	}
 	if files != nil {
 		for _, text := range older(files, n-len(lines), len(lines)) {
@@ -102,6 +96,47 @@ func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, em
 		}
 	}
 	return nil
+}
+
+// past is what there is when a query begins.
+type past struct {
+	lines   []line
+	next    uint64
+	changed chan struct{}
+	files   []snapshot // opened while nothing is written: what is in memory is counted off their end
+	closed  bool
+	hangs   bool // the disk: there are no files
+}
+
+// look is what there is of the newest n lines that are not older than since. A line
+// without an end is one of them for who does not wait for its end.
+func (l *Log) look(n int, since time.Time, unfinished bool) past {
+	if !since.IsZero() || n <= 0 {
+		return l.inMemory(unfinished)
+	}
+	got := make(chan past, 1)
+	if l.hand.Try(func() {
+		p := l.inMemory(unfinished)
+		if n > len(p.lines) {
+			p.files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
+		}
+		got <- p
+	}) {
+		return <-got
+	}
+	p := l.inMemory(unfinished)
+	p.hangs = n > len(p.lines)
+	return p
+}
+
+func (l *Log) inMemory(unfinished bool) past {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := past{lines: append([]line(nil), l.ring.lines...), next: l.ring.seq + 1, changed: l.changed, closed: l.closed}
+	if (unfinished || l.closed) && len(l.ring.partial) > 0 {
+		p.lines = append(p.lines, line{at: time.Now(), text: clean(l.ring.partial)})
+	}
+	return p
 }
 
 // older are up to n lines of the files, which it closes, that stand before their
