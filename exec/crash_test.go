@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -137,16 +138,22 @@ func TestTheKernelLogTellsOfAnOOMKill(t *testing.T) {
 func TestRecordsOfTheKernelLog(t *testing.T) {
 	const tail = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/x,task_memcg=/x,task=sh,pid=4711,uid=0"
 	for record, pid := range map[string]int{
-		"6,1234,98765,-;" + tail + "\n SUBSYSTEM=x\n":                   4711,
-		"14,1234,98765,-;" + tail + "\n":                                0, // said by a program: facility 1
-		"6,1234,98765,-;docker0: port 1(veth) entered disabled state\n": 0,
-		"6,1,2,-;oom-kill:constraint=x,task=a,pid=1,uid=0,pid=2\n":      0,
+		"6,1234,98765,-;" + tail + "\n SUBSYSTEM=x\n":                                                           4711,
+		"14,1234,98765,-;" + tail + "\n":                                                                        0, // said by a program: facility 1
+		"6,1234,98765,-;docker0: port 1(veth) entered disabled state\n":                                         0,
+		"6,1,2,-;oom-kill:constraint=x,task=a,pid=1,uid=0,pid=2\n":                                              0,
+		"3,1,2,-;Out of memory: Killed process 42 (a) total-vm:9kB, UID:0 pgtables:3kB oom_score_adj:0\n":       42,
+		"3,1,2,-;Memory cgroup out of memory: Killed process 43 (x: Killed process 7 (y) total-vm:9kB, UID:0\n": 43,
+		"3,1,2,-;Out of memory (oom_kill_allocating_task): Killed process 44 (a) total-vm:9kB\n":                44,
+		"11,1,2,-;Out of memory: Killed process 45 (a) total-vm:9kB\n":                                          0, // said by a program
+		"6,1,2,-;traps: Out of memory: Killed process 46 (a) trap\n":                                            0, // a process that calls itself so
+		"3,1,2,-;oom_reaper: reaped process 47 (a), now anon-rss:0kB\n":                                         0,
 		"6;":       0,
 		tail:       0,
 		"":         0,
 		"x,1,2,-;": 0,
 	} {
-		if got := outOfMemory([]byte(record)); got != pid {
+		if got, _ := outOfMemory([]byte(record)); got != pid {
 			t.Errorf("%q: pid %d, want %d", record, got, pid)
 		}
 	}
@@ -174,8 +181,76 @@ func TestForeignKillsAreForgotten(t *testing.T) {
 			t.Fatal("blamed for somebody's death")
 		}
 	}
-	if last := 3 * maxKilled; !oom(last) || oom(last) || oom(1) || len(k.killed) >= maxKilled {
+	if last := 3 * maxKilled; !oom(last) || oom(last) || oom(1) || len(k.killed) > maxKilled {
 		t.Errorf("the last one counts once, the first no more: %d remembered", len(k.killed))
+	}
+}
+
+// However much the kernel has logged, the newest is reached; a kill that has only the
+// second record counts, and one that has both counts once, whenever they are read.
+func TestAKillIsFoundBehindMuchElse(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[1])
+	unix.SetNonblock(ends[0], true)
+	k := &kernelLog{fd: ends[0]}
+	defer k.close()
+	ctx, stop := context.WithCancel(t.Context())
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		k.follow(ctx)
+	}()
+	defer func() { stop(); <-followed }()
+	say := func(text string) {
+		if _, err := unix.Write(ends[1], []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5000 { // the socket holds fewer: it is read meanwhile
+		say("6,1,2,-;docker0: port 1(veth) entered disabled state\n")
+	}
+	oom := func(pid int) bool { return k.blame(pid, p2pnode.Exit{Signal: "SIGKILL"}).OOM }
+	say("3,1,2,-;Out of memory: Killed process 42 (a) total-vm:9kB\n")
+	if !oom(42) || oom(42) {
+		t.Error("one of whom there is only the second record")
+	}
+	say("6,1,2,-;oom-kill:constraint=CONSTRAINT_NONE,task=x,pid=43,uid=0\n")
+	if !oom(43) {
+		t.Error("one of whom there is the first record")
+	}
+	say("3,1,2,-;Out of memory: Killed process 43 (x) total-vm:9kB\n")
+	if oom(43) {
+		t.Error("the second record of a kill that was told is taken for another kill")
+	}
+	say("3,1,2,-;Out of memory: Killed process 43 (x) total-vm:9kB\n")
+	if !oom(43) || len(k.killed) > 0 {
+		t.Errorf("the number came again; remembered: %v", k.killed)
+	}
+}
+
+// Read at one look too.
+func TestALookAtTheKernelLogReachesItsEnd(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[1])
+	if err := unix.SetsockoptInt(ends[1], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 32<<20); err != nil {
+		need.Root(t, "5000 records in a socket")
+	}
+	k := &kernelLog{fd: ends[0]}
+	defer k.close()
+	for range 5000 {
+		if _, err := unix.Write(ends[1], []byte("6,1,2,-;x\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Write(ends[1], []byte("6,1,2,-;oom-kill:constraint=CONSTRAINT_NONE,task=x,pid=43,uid=0\n"))
+	if !k.blame(43, p2pnode.Exit{Signal: "SIGKILL"}).OOM {
+		t.Error("the newest record was not reached")
 	}
 }
 

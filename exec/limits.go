@@ -41,6 +41,7 @@ const (
 	dyingFor      = time.Second            // a killed exec's lock is waited for
 	diskEvery     = time.Second            // what the disk refused is tried again
 	helloWait     = 5 * time.Second        // until a client has said who it is
+	kmsgEvery     = time.Second            // the kernel log is read on so often, where something was written
 	keeperWait    = 500 * time.Millisecond // how long a starting exec waits for a living keeper
 	retellFor     = time.Minute            // a failure that the last exec mended is told again
 	retellMost    = 8                      // and so many repairs before that one, of one service
@@ -84,7 +85,7 @@ const (
 	maxAudit       = 1 << 20  // bytes of the audit log; two files are kept
 	maxAuditWait   = 256      // entries that wait for a disk; the oldest go first
 	maxKernelLine  = 8 << 10  // bytes of one record of the kernel log
-	maxKernelLines = 4096     // of one look
+	maxKernelLines = 1 << 16  // of one look
 	maxKilled      = 512      // kills for want of memory that nobody has asked about: most are not of services
 	maxWhy         = 512      // bytes of the answers of a check that are kept
 	maxAncestors   = 16       // of a process that says something by sd_notify

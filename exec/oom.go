@@ -2,12 +2,14 @@ package exec
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"p2pnode"
 
@@ -20,7 +22,15 @@ import (
 type kernelLog struct {
 	mu     sync.Mutex
 	fd     int
-	killed []int // pids, as the kernel names them, the newest maxKilled
+	killed []oomKill // the newest maxKilled
+}
+
+// oomKill is a kill for want of memory. The kernel writes two records of it, before and
+// after; of many kills in a row it leaves out the first one.
+type oomKill struct {
+	pid  int  // as the kernel names it
+	half bool // the second record is still to come
+	told bool
 }
 
 func openKernelLog() *kernelLog {
@@ -50,6 +60,36 @@ func (k *kernelLog) close() {
 	}
 }
 
+// follow reads what is logged from time to time, so that no restart has to read much of
+// it, until ctx ends.
+func (k *kernelLog) follow(ctx context.Context) {
+	if k == nil {
+		return
+	}
+	fd, err := unix.FcntlInt(uintptr(k.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	f := os.NewFile(uintptr(fd), "kmsg")
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	defer context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })()
+	for err == nil {
+		err = raw.Read(func(uintptr) bool {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.readLocked() > 0
+		})
+		select {
+		case <-time.After(kmsgEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // blame adds to the end of pid that the kernel killed it for want of memory.
 func (k *kernelLog) blame(pid int, exit p2pnode.Exit) p2pnode.Exit {
 	if k == nil || exit.Signal != "SIGKILL" || exit.OOM {
@@ -58,49 +98,75 @@ func (k *kernelLog) blame(pid int, exit p2pnode.Exit) p2pnode.Exit {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.readLocked()
-	exit.OOM = slices.Contains(k.killed, pid)
-	k.killed = slices.DeleteFunc(k.killed, func(p int) bool { return p == pid }) // the number may come again
+	for i := range k.killed {
+		if k.killed[i].pid == pid && !k.killed[i].told {
+			k.killed[i].told, exit.OOM = true, true // the number may come again
+		}
+	}
+	k.forgetLocked()
 	return exit
 }
 
-// readLocked takes what was logged since the last look; each read is one record.
-func (k *kernelLog) readLocked() {
+// forgetLocked drops what was told, but for what has another record to come: that one
+// would be taken for a kill of its own.
+func (k *kernelLog) forgetLocked() {
+	k.killed = slices.DeleteFunc(k.killed, func(o oomKill) bool { return o.told && !o.half })
+	k.killed = k.killed[max(0, len(k.killed)-maxKilled):]
+}
+
+// readLocked takes what was logged since the last look, and says how many records.
+func (k *kernelLog) readLocked() (records int) {
 	buf := make([]byte, maxKernelLine)
-	for range maxKernelLines {
+	for records < maxKernelLines {
 		n, err := unix.Read(k.fd, buf)
-		if err == unix.EPIPE {
+		if err == unix.EPIPE || err == unix.EINTR {
 			continue // records were overwritten: the next read goes on behind them
 		}
 		if err != nil || n <= 0 {
-			return
+			break
 		}
-		if pid := outOfMemory(buf[:n]); pid != 0 {
-			k.killed = append(k.killed, pid)
-			k.killed = k.killed[max(0, len(k.killed)-maxKilled):]
+		records++
+		if pid, first := outOfMemory(buf[:n]); pid != 0 {
+			k.noteLocked(pid, first)
 		}
 	}
+	return records
 }
 
-var oomTask = regexp.MustCompile(`,pid=([0-9]+),uid=[0-9]+$`)
+func (k *kernelLog) noteLocked(pid int, first bool) {
+	i := slices.IndexFunc(k.killed, func(o oomKill) bool { return o.pid == pid && o.half })
+	if first || i < 0 {
+		k.killed = append(k.killed, oomKill{pid: pid, half: first})
+	} else {
+		k.killed[i].half = false
+	}
+	k.forgetLocked()
+}
+
+var (
+	oomTask   = regexp.MustCompile(`^oom-kill:.*,pid=([0-9]+),uid=[0-9]+$`)
+	oomKilled = regexp.MustCompile(`^[^:]*[Oo]ut of memory[^:]*: Killed process ([0-9]+) \(`) // a process's name follows, which may be anything
+)
 
 // outOfMemory is the pid of a record that tells of a kill for want of memory, 0 of
-// others. Only the kernel's own records count: anybody with the right to write may
-// put text into the log, but not under facility 0.
-func outOfMemory(record []byte) int {
+// others, and whether it is the first of the two. Only the kernel's own records count:
+// anybody with the right to write may put text into the log, but not under facility 0.
+func outOfMemory(record []byte) (pid int, first bool) {
 	head, text, ok := bytes.Cut(record, []byte{';'})
 	priority, _, _ := strings.Cut(string(head), ",")
 	level, err := strconv.Atoi(priority)
 	if !ok || err != nil || level > 7 {
-		return 0
+		return 0, false
 	}
 	line, _, _ := bytes.Cut(text, []byte{'\n'})
-	if !bytes.HasPrefix(line, []byte("oom-kill:")) {
-		return 0
-	}
 	m := oomTask.FindSubmatch(line)
+	first = m != nil
 	if m == nil {
-		return 0
+		m = oomKilled.FindSubmatch(line)
 	}
-	pid, _ := strconv.Atoi(string(m[1]))
-	return pid
+	if m == nil {
+		return 0, false
+	}
+	pid, _ = strconv.Atoi(string(m[1]))
+	return pid, first
 }

@@ -224,6 +224,7 @@ func (r *runner) run(ctx context.Context) error {
 	defer r.wg.Wait()
 	defer stopJobs()
 	r.wg.Go(func() { r.saver(jobs) })
+	r.wg.Go(func() { r.memory.follow(jobs) })
 
 	if err := r.declare(); err != nil {
 		return err
