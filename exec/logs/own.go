@@ -2,12 +2,13 @@ package logs
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 )
 
 const (
 	ownEvery = 200 * time.Millisecond // a followed file is looked at this often
-	ownPull  = 1 << 20                // bytes of one look
+	ownPull  = 16 << 20               // bytes of one look: of more the last ones, and a count of the others
 )
 
 // own reads on in the file that the program logs to by itself (log_file:), as long as
@@ -51,17 +52,30 @@ func (o *own) pull(emit func(at time.Time, text string) bool) (more bool) {
 	return more && o.read(emit)
 }
 
+// read tells emit what the file has by now.
 func (o *own) read(emit func(at time.Time, text string) bool) (more bool) {
 	if o.now.f == nil {
 		return true
 	}
+	info, err := o.now.f.Stat()
+	if err != nil {
+		return true
+	}
+	if over := info.Size() - o.at - ownPull; over > 0 {
+		o.at += over
+		over += int64(len(o.lines.partial))
+		o.lines.partial, o.lines.cut = nil, false
+		if !emit(time.Now(), fmt.Sprintf("[%d bytes came faster than they could be shown]", over)) {
+			return false
+		}
+	}
 	buf := make([]byte, readChunk)
 	more = true
-	for left := ownPull; left > 0 && more; left -= len(buf) {
-		n, _ := o.now.f.ReadAt(buf, o.at)
+	for end := info.Size(); o.at < end && more; {
+		n, err := o.now.f.ReadAt(buf[:min(end-o.at, readChunk)], o.at)
 		o.at += int64(n)
 		o.lines.add(time.Now(), buf[:n], func(l line) { more = more && emit(l.at, l.text) })
-		if n < len(buf) {
+		if err != nil {
 			break
 		}
 	}

@@ -1,8 +1,10 @@
 package logs
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,5 +133,42 @@ func TestNothingIsMissedBeforeAMove(t *testing.T) {
 	}
 	if n := len(told); n != 4 || told[n-2] != "last" || told[n-1] != "new" {
 		t.Errorf("told %d lines, the last ones %.20q", n, told[max(0, n-2):])
+	}
+}
+
+// However much was written before a file is moved away, all of it is told, up to what
+// nobody can read: that is counted.
+func TestMuchIsReadBeforeAMove(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own.log")
+	for _, c := range []struct{ lines, told int }{{5 << 20 / 64, 5 << 20 / 64}, {24 << 20 / 64, ownPull / 64}} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := followOwn(path)
+		defer o.end()
+		var text bytes.Buffer
+		for i := range c.lines {
+			fmt.Fprintf(&text, "%063d\n", i)
+		}
+		err := errors.Join(os.WriteFile(path, text.Bytes(), 0o600), os.Rename(path, path+".1"), os.WriteFile(path, []byte("new\n"), 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		o.pull(func(_ time.Time, s string) bool { told = append(told, s); return true })
+		if c.told < c.lines {
+			if want := fmt.Sprintf("[%d bytes came faster than they could be shown]", (c.lines-c.told)*64); told[0] != want {
+				t.Errorf("%q, want %q", told[0], want)
+			}
+			told = told[1:]
+		}
+		if len(told) != c.told+1 || told[c.told] != "new" {
+			t.Fatalf("of %d lines %d were told, the last one %.70q", c.lines, len(told)-1, told[len(told)-1])
+		}
+		for i, s := range told[:c.told] {
+			if want := fmt.Sprintf("%063d", c.lines-c.told+i); s != want {
+				t.Fatalf("line %d is %q, want %q", i, s, want)
+			}
+		}
 	}
 }
