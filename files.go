@@ -3,6 +3,7 @@ package p2pnode
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -40,6 +41,16 @@ func OpenRegular(path string, flags int) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	return f, info, nil
+}
+
+// ReadRegular is all of a regular file; like OpenRegular it waits for nobody.
+func ReadRegular(path string) ([]byte, error) {
+	f, _, err := OpenRegular(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
 }
 
 // OpenFor is OpenRegular for a file that others asked for and that lies where they may

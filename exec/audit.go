@@ -90,7 +90,7 @@ func (a *AuditLog) write() error {
 
 // append writes entries and says how many are in the file.
 func (a *AuditLog) append(entries [][]byte) (n int, err error) {
-	f, err := os.OpenFile(a.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := openForWriting(a.path, os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW)
 	if err != nil {
 		return 0, err
 	}

@@ -2,14 +2,18 @@ package exec
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"p2pnode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Files of exec's folder are of another boot, another pid namespace, another service,
@@ -158,4 +162,37 @@ func FuzzRecord(f *testing.F) {
 		}
 		s.get("api")
 	})
+}
+
+// What exec reads and writes may be a FIFO by now: nobody waits for its other end, and
+// the rest goes on.
+func TestAFIFOInTheDataFolderHangsNobody(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}, Guard: true})
+	was := h.await("web", p2pnode.StateUp)
+	h.withoutExec(func() {
+		state := stateDir(h.dir)
+		for _, path := range []string{
+			filepath.Join(state, "services", "web.json"), filepath.Join(state, "desired.json"), filepath.Join(state, "epoch.json"),
+			guardPath(h.dir), lifePath(h.dir), AuditPath(h.dir), upgradePath(h.dir),
+		} {
+			os.Remove(path)
+			if err := unix.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if now := h.await("web", p2pnode.StateUp); now.PID != was.PID {
+		t.Errorf("the service lives as %d, not as %d", now.PID, was.PID)
+	}
+	if err := h.c.Observe(t.Context(), "web", false); err != nil { // is audited and written down
+		t.Error(err)
+	}
+	kill9(t, was.PID)
+	h.awaitNew("web", was.PID)
+	if n := h.programs(); n != 1 {
+		t.Errorf("%d copies", n)
+	}
+	if st, err := h.c.Status(t.Context()); err != nil || !strings.Contains(fmt.Sprint(st.Degraded), "no regular file") {
+		t.Errorf("degraded is %v, %v", st.Degraded, err)
+	}
 }

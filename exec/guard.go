@@ -60,14 +60,14 @@ func (r *runner) saveGuard() {
 	}
 	raw, err := json.Marshal(guardFile{Argv: r.cfg.SelfArgv, Supervised: r.supervised})
 	if err == nil {
-		err = os.WriteFile(guardPath(r.cfg.Dir), raw, 0o600)
+		err = overwriteFile(guardPath(r.cfg.Dir), raw)
 	}
 	r.disk("guard", err)
 }
 
 func readGuard(dir string) (guardFile, error) {
 	var g guardFile
-	raw, err := os.ReadFile(guardPath(dir))
+	raw, err := p2pnode.ReadRegular(guardPath(dir))
 	if err != nil {
 		return g, err
 	}
@@ -184,7 +184,7 @@ func StartDetached(dir string, leash *os.File, since time.Time) error {
 	defer null.Close()
 	argv := slices.Clone(g.Argv)
 	files := []uintptr{null.Fd(), null.Fd(), null.Fd()}
-	if out, err := os.OpenFile(filepath.Join(logDir(dir), "exec.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600); err == nil {
+	if out, err := openForWriting(filepath.Join(logDir(dir), "exec.log"), os.O_APPEND|os.O_CREATE); err == nil {
 		defer out.Close()
 		files[1], files[2] = out.Fd(), out.Fd()
 	}

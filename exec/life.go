@@ -2,7 +2,6 @@ package exec
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 
 	"p2pnode"
@@ -26,7 +25,7 @@ func (r *runner) rememberLife(life p2pnode.Life) {
 	note := lifeNote{s.inc, life}
 	raw, err := json.Marshal(note)
 	if err == nil {
-		err = r.state.beside(func() error { return os.WriteFile(lifePath(r.cfg.Dir), raw, 0o600) })
+		err = r.state.beside(func() error { return overwriteFile(lifePath(r.cfg.Dir), raw) })
 	}
 	if err == nil {
 		r.lifeNote = note // else its next word is another try
@@ -37,7 +36,7 @@ func (r *runner) rememberLife(life p2pnode.Life) {
 // rememberedLife is the life that the recorded node process last said; zero if it
 // had not said one.
 func (r *runner) rememberedLife() p2pnode.Life {
-	raw, err := os.ReadFile(lifePath(r.cfg.Dir))
+	raw, err := p2pnode.ReadRegular(lifePath(r.cfg.Dir))
 	if err != nil {
 		return p2pnode.Life{}
 	}

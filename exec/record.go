@@ -20,6 +20,8 @@ import (
 	"p2pnode"
 	"p2pnode/exec/disk"
 	"p2pnode/exec/logs"
+
+	"golang.org/x/sys/unix"
 )
 
 // record is what the disk remembers of one service. It is written before a fork
@@ -149,7 +151,7 @@ func openState(dir, run string) (*state, error) {
 	s := &state{dir: dir, write: p2pnode.WriteFile, folder: fmt.Sprintf("%x:%x", st.Dev, st.Ino), unsaved: map[string]*record{}}
 	path := filepath.Join(dir, "epoch.json")
 	var f epochFile
-	raw, err := os.ReadFile(path)
+	raw, err := p2pnode.ReadRegular(path)
 	known := err == nil && json.Unmarshal(raw, &f) == nil
 	if known && f.Folder == s.folder {
 		if s.epoch = parseEpoch(f.Epoch); s.epoch != 0 {
@@ -266,7 +268,7 @@ func (s *state) overwrite(r *record) error {
 		return err
 	}
 	raw = append(raw, bytes.Repeat([]byte{' '}, recordPage-len(raw)%recordPage)...)
-	f, err := os.OpenFile(s.recordPath(r.Service), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := openForWriting(s.recordPath(r.Service), os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -287,6 +289,34 @@ func (s *state) overwrite(r *record) error {
 
 const recordPage = 4096
 
+// openForWriting opens a regular file of ours. It waits for nobody and writes to nothing
+// else: what stands there may be a FIFO.
+func openForWriting(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is no regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// overwriteFile writes a small file of ours that nothing but exec reads, unsynced.
+func overwriteFile(path string, data []byte) error {
+	f, err := openForWriting(path, os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
 // get reads a record; one of another epoch, or a damaged one, is none.
 func (s *state) get(service string) (record, bool) {
 	s.mu.Lock()
@@ -295,7 +325,7 @@ func (s *state) get(service string) (record, bool) {
 	if unsaved != nil {
 		return *unsaved, true
 	}
-	raw, err := os.ReadFile(s.recordPath(service))
+	raw, err := p2pnode.ReadRegular(s.recordPath(service))
 	if err != nil {
 		return record{}, false
 	}
@@ -323,7 +353,7 @@ func (s *state) names() []string {
 
 func (s *state) loadDesired() (desired, error) {
 	var d desired
-	raw, err := os.ReadFile(filepath.Join(s.dir, "desired.json"))
+	raw, err := p2pnode.ReadRegular(filepath.Join(s.dir, "desired.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
 	}

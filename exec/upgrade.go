@@ -197,7 +197,7 @@ func CheckState(dir, version string) p2pnode.StateCheck {
 	}
 	s := &state{dir: stateDir(dir)}
 	var f epochFile
-	raw, err := os.ReadFile(filepath.Join(s.dir, "epoch.json"))
+	raw, err := p2pnode.ReadRegular(filepath.Join(s.dir, "epoch.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &f)
 	}
@@ -251,7 +251,7 @@ func saveUpgrade(dir string, u p2pnode.Upgrade) error {
 }
 
 func readUpgrade(dir string) (u p2pnode.Upgrade, err error) {
-	raw, err := os.ReadFile(upgradePath(dir))
+	raw, err := p2pnode.ReadRegular(upgradePath(dir))
 	if err != nil {
 		return u, err
 	}

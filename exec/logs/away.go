@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"p2pnode"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -45,11 +47,12 @@ func (l *Log) takeFile(path string) {
 	note := filepath.Join(l.cfg.LogDir, "."+filepath.Base(path)+".taking")
 	now := taking{From: Mark{File: s.inode, At: s.size}, Time: info.ModTime().UnixNano()}
 	var was taking
-	if raw, err := os.ReadFile(note); err == nil && json.Unmarshal(raw, &was) == nil && was.From == now.From && was.Time == now.Time {
+	if raw, err := p2pnode.ReadRegular(note); err == nil && json.Unmarshal(raw, &was) == nil && was.From == now.From && was.Time == now.Time {
 		l.file.cut(was.Log, data)
 	}
 	now.Log = l.file.mark()
 	if raw, err := json.Marshal(now); err == nil {
+		os.Remove(note) // whatever stands there
 		os.WriteFile(note, raw, 0o600)
 	}
 	l.take(data)
