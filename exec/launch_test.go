@@ -110,9 +110,7 @@ func descriptorsOf(t *testing.T, pid int, lock string) (out []int) {
 func TestPrivilegesAreDropped(t *testing.T) {
 	need.Root(t, "services are started as another user")
 	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Skip(err)
-	}
+	need.Had(t, err)
 	dropped := service("dropped", "part:sleep")
 	dropped.User = "nobody"
 	limited := dropped

@@ -126,6 +126,8 @@ func part(name string, args []string) {
 	case "shy-family": // the same, and the child keeps no descriptor
 		escape("shy", false)
 		time.Sleep(time.Hour)
+	case "bomb", "bomb-of-sessions":
+		bombPart(args[0], name == "bomb-of-sessions")
 	case "shy":
 		for _, fd := range []int{0, 1, 2, lockDescriptor()} {
 			syscall.Close(fd)

@@ -13,6 +13,7 @@ import (
 	"p2pnode"
 	"p2pnode/exec/notify"
 	"p2pnode/test/bin"
+	"p2pnode/test/need"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,9 +34,7 @@ func TestEveryServiceIsHeard(t *testing.T) {
 		}
 	})
 	t.Run("other user", func(t *testing.T) {
-		if os.Getuid() != 0 {
-			t.Skip("SKIPPED: only root may run services of other users")
-		}
+		need.Root(t, "a service runs as another user")
 		other := ready
 		other.User = "nobody"
 		other.Command = append([]string{programFor(t)}, other.Command[1:]...)

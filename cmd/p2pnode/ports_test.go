@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"p2pnode"
+	"p2pnode/test/need"
 )
 
 func TestPortsAreKept(t *testing.T) {
@@ -70,9 +71,7 @@ func TestDoorWish(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(low+1))
-	if err != nil {
-		t.Skip(err)
-	}
+	need.Had(t, err)
 	defer taken.Close()
 	dir := t.TempDir()
 	p, notes, err := choosePorts(dir, "127.0.0.1:"+strconv.Itoa(low), "", false)
