@@ -62,7 +62,7 @@ bench-exec: build ## exec kill -9 under ten services until all are adopted
 	$(BENCH) -bench ExecKilled -benchtime 5x ./test/bench
 
 .PHONY: bench-mttr
-bench-mttr: build ## ours beside runit, s6, daemontools, supervisor and monit, 20 faults each; the README's table (30 min); ONLY=REGEXP, P2PNODE_ROUNDS=N
+bench-mttr: build ## ours beside runit, s6, daemontools, supervisor and monit, 20 faults each or more; the README's table (40 min); ONLY=REGEXP, P2PNODE_ROUNDS=N
 	$(BENCH) -bench 'MTTR/$(or $(ONLY),.)' -benchtime 1x ./test/bench
 	$(GO) run ./test/score/mttr
 

@@ -39,10 +39,10 @@ const flood = "  flood: {command: [%q, -count, 1ms, -wide, \"100000\"]}\n"
 // our is p2pnode with services that have one more line than `config init` writes.
 func our(name, config, more string, faults ...fault) contender {
 	return contender{
-		name: name, config: config, faults: faults, ready: func(*testing.B) {},
+		name: name, config: config, ours: true, faults: faults, ready: func(*testing.B) {},
 		start: func(b *testing.B, dir string, ts []*target) *supervisor {
 			data, file := filepath.Join(dir, "data"), filepath.Join(dir, "p2pnode.yaml")
-			yaml := declare(more, ts)
+			yaml := initial(b, file) + declare(more, ts)
 			if slices.ContainsFunc(faults, func(f fault) bool { return f.name == faultFlood.name }) {
 				yaml += fmt.Sprintf(flood, bin.Victim(b))
 			}
@@ -92,9 +92,25 @@ func our(name, config, more string, faults ...fault) contender {
 	}
 }
 
+// initial is what `config init` writes into file, up to its services.
+func initial(b *testing.B, file string) string {
+	b.Helper()
+	if out, err := exec.Command(bin.P2pnode(b), "config", "init", file).CombinedOutput(); err != nil {
+		b.Fatalf("config init: %v: %s", err, out)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	head, _, ok := strings.Cut(string(raw), "\nservices:\n")
+	if !ok {
+		b.Fatalf("config init writes no services:\n%s", raw)
+	}
+	return head + "\nservices:\n"
+}
+
 func declare(more string, ts []*target) string {
 	var yaml strings.Builder
-	yaml.WriteString("services:\n")
 	for _, t := range ts {
 		fmt.Fprintf(&yaml, "  %s:\n    command: [\"%s\"]\n", t.name, strings.Join(t.argv, `", "`))
 		if more != "" {

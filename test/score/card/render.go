@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 
 	"p2pnode/test/score"
@@ -81,24 +79,10 @@ func summary(count map[string]int) string {
 		len(score.Rows), count["kept"], count["broken"], count["failed"], count["cannot-run"], count["not-run"], count["nothing-yet"])
 }
 
-// machine says on what the figures were taken.
-func machine() string {
-	model := ""
-	raw, _ := os.ReadFile("/proc/cpuinfo")
-	for l := range strings.Lines(string(raw)) {
-		if name, value, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(name) == "model name" {
-			model = strings.TrimSpace(value)
-			break
-		}
-	}
-	kernel, _ := exec.Command("uname", "-r").Output()
-	return fmt.Sprintf("%d cores of a shared machine (%s), Linux %s, %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), runtime.Version())
-}
-
 func write(all map[string]outcome) error {
 	var b strings.Builder
 	b.WriteString("# Scorecard\n\nWhat must survive, and what was seen. Made by `make scorecard`; do not edit.\n\n")
-	fmt.Fprintf(&b, "%s. %s. A figure without chances to fail proves nothing, so they are beside it. Letters are budgets that are no fault.\n\n", summary(tally(all)), machine())
+	fmt.Fprintf(&b, "%s. %s. A figure without chances to fail proves nothing, so they are beside it. Letters are budgets that are no fault.\n\n", summary(tally(all)), score.Host())
 	b.WriteString("| # | what happens | promise | | measured | n | chances | shown by | not shown | commit |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, row := range score.Rows {
 		o := stateOf(row, all)
@@ -146,7 +130,7 @@ func readme(all map[string]outcome) error {
 		return fmt.Errorf("README.md has no place for the table (%s)", begin)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nOn %s. Yours: run the command.\n\n| what happens | promise | measured | n | command |\n|---|---|---|---|---|\n", begin, machine())
+	fmt.Fprintf(&b, "%s\n\nOn %s. Yours: run the command.\n\n| what happens | promise | measured | n | command |\n|---|---|---|---|---|\n", begin, score.Host())
 	for _, id := range score.Headline {
 		for _, row := range score.Rows {
 			o, known := all[id]
