@@ -201,6 +201,8 @@ func (r *runner) boot(seen []*adoption) {
 			k.last, k.excerpt = &a.ended.exit, &a.words
 			r.foundDead(a)
 			ev.ended = append(ev.ended, *a.ended)
+		case a.rec.Starting && r.recordedHere(a.rec):
+			ev.unborn = append(ev.unborn, unborn{a.name, a.rec.Starts, max(a.rec.Restarts-1, 0)})
 		}
 	}
 	r.step(ev)

@@ -15,11 +15,19 @@ type (
 // Events.
 type (
 	// evBoot ends the adoption phase; found is what lives, ended what a record
-	// says ran and that is gone now.
+	// says ran and that is gone now, unborn what the last exec was about to start.
 	evBoot struct {
-		life  p2pnode.Life // that the node process last said, where an exec before this one heard it
-		found []found
-		ended []evEnded
+		life   p2pnode.Life // that the node process last said, where an exec before this one heard it
+		found  []found
+		ended  []evEnded
+		unborn []unborn
+	}
+	// unborn has the past of a service whose start the last exec did not get through
+	// with. The start may have been: it counts.
+	unborn struct {
+		name     string
+		starts   []time.Time
+		restarts int
 	}
 	found struct {
 		name    string

@@ -24,6 +24,11 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 	for _, e := range ev.ended {
 		p.endedUnseen(now, e)
 	}
+	for _, u := range ev.unborn {
+		if s := p.svcs[u.name]; s != nil {
+			s.starts, s.restarts = u.starts, u.restarts
+		}
+	}
 	for s := range p.all {
 		if s.stopped && s.phase == running {
 			p.leave(s) // the last exec did not get through with it

@@ -397,3 +397,34 @@ func TestTheDoorsPastOutlivesExec(t *testing.T) {
 		t.Errorf("its budget: %v", rec.Starts)
 	}
 }
+
+// Exec dies in the middle of a start, again and again: that is no way around the budget
+// of what it was to start either.
+func TestAStartThatWasCutShortCounts(t *testing.T) {
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+	pid := h.await("web", p2pnode.StateUp).PID
+	st, err := openState(stateDir(h.dir), runDir(h.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		h.withoutExec(func() {
+			kill9(t, pid)
+			eventually(t, "it is dead", func() bool { return !alive(pid) })
+			rec, ok := st.get("web")
+			if !ok {
+				t.Fatal("no record")
+			}
+			rec.Inc, rec.Starting, rec.PID, rec.Ticks = rec.Inc.Next(), true, 0, 0
+			rec.Starts, rec.Restarts = append(rec.Starts, time.Now()), rec.Restarts+1
+			if err := st.put(rec); err != nil {
+				t.Fatal(err)
+			}
+		})
+		now := h.awaitNew("web", pid)
+		if rec, ok := st.get("web"); !ok || len(rec.Starts) != 2*n+3 || now.Restarts != n+1 {
+			t.Errorf("its budget: %v, %d restarts after %d", rec.Starts, now.Restarts, n+1)
+		}
+		pid = now.PID
+	}
+}
