@@ -8,6 +8,7 @@
 //	on NAME ARGS...            run a CLI command there; stdout and stderr can be matched after
 //	exits CODE ARGS...         run the binary without a daemon; it must exit with CODE
 //	exits-on NAME CODE ARGS... the same against NAME's folder
+//	follows NAME TIME ARGS...  run a CLI command there for so long, which goes on by itself
 //	answers NAME               wait until its web service answers
 //	silent NAME                prove that it does not
 //	sigkill NAME web|@node|@exec|@door SIGKILL, proved from outside
@@ -35,9 +36,11 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -102,7 +105,7 @@ func (s *story) commands() map[string]command {
 		"sees": s.sees, "route": s.route, "story": s.story, "quotes": s.quotes, "tells": s.tells, "noted": s.noted, "trusts": s.trusts, "audited": s.audited, "unaudited": s.unaudited, "document": s.document,
 		"configure": s.configure, "signal": s.signal, "state": s.state, "ends": s.ends,
 	}
-	out := map[string]command{"host": s.host, "on": s.on, "judge": s.judge, "exits": s.exits, "exits-on": s.exitsOn}
+	out := map[string]command{"host": s.host, "on": s.on, "judge": s.judge, "exits": s.exits, "exits-on": s.exitsOn, "follows": s.follows}
 	for name, verb := range verbs {
 		out[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) == 0 {
@@ -200,6 +203,15 @@ func (s *story) exitsIn(ts *testscript.TestScript, dir string, args []string) {
 	ts.Check(ts.Exec("env", argv...))
 	if got := strings.TrimSpace(ts.ReadFile(code)); got != want {
 		ts.Fatalf("p2pnode %s: exit %s, want %s\n%s", strings.Join(rest, " "), got, want, ts.ReadFile("stderr"))
+	}
+}
+
+// follows interrupts a command that has no end.
+func (s *story) follows(ts *testscript.TestScript, _ bool, args []string) {
+	a := s.actor(ts, args[0])
+	err := ts.Exec("env", append([]string{"NO_COLOR=1", "P2PNODE_DATA=" + a.Dir, "timeout", "-s", "INT", args[1], s.fleet.Bin}, args[2:]...)...)
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 124 {
+		ts.Fatalf("%q ended by itself: %v\n%s", args, err, ts.ReadFile("stderr"))
 	}
 }
 
