@@ -87,7 +87,7 @@ type Check struct {
 	TCP      string        `json:"tcp,omitempty"`    // address; Send is written, Expect must come back (any byte if "")
 	Send     string        `json:"send,omitempty"`
 	Expect   string        `json:"expect,omitempty"`
-	Exec     []string      `json:"exec,omitempty"`    // exit 0 is good
+	Exec     []string      `json:"exec,omitempty"`    // run as the service is; exit 0 is good
 	Unix     string        `json:"unix,omitempty"`    // path; Send and Expect as for TCP
 	GRPC     string        `json:"grpc,omitempty"`    // address; grpc.health.v1 without TLS must say SERVING
 	Service  string        `json:"service,omitempty"` // that GRPC is asked about; "" is the whole server

@@ -155,6 +155,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 		return
 	}
 	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, map[string]progress{}, leftover{}, nil, ""
+	k.launch = &res.launch
 	r.metrics.started(res.name, job.eff.by.Kind)
 	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
 	r.watch(k, res.inc)

@@ -195,6 +195,6 @@ func askerPart(timeout string) {
 		l.Accept()
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}()
-	ev, _ := ask(context.Background(), c, os.Getpid(), progress{}, evChecked{})
+	ev, _ := ask(context.Background(), c, nil, os.Getpid(), progress{}, evChecked{})
 	fmt.Println("timeout", ev.timeout, "late", ev.late)
 }

@@ -21,8 +21,9 @@ func (r *runner) applyCheck(e effCheck) {
 		return
 	}
 	pid, last := k.proc.pid, k.progress[e.which]
+	run := r.programOf(k, e.inc)
 	r.wg.Go(func() {
-		ev, now := ask(r.jobs, e.check, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
+		ev, now := ask(r.jobs, e.check, run, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
 		r.do(func() {
 			if k := r.kids[e.name]; k != nil {
 				k.progress[e.which] = now
@@ -76,7 +77,7 @@ func (p progress) since(before progress) float64 {
 // at the process; one that is late, or none, does: was the process held then, is it
 // now, and does it work? And was our own clock late? last is what it had used at the
 // last look.
-func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChecked) (evChecked, progress) {
+func ask(ctx context.Context, c p2pnode.Check, run program, pid int, last progress, ev evChecked) (evChecked, progress) {
 	type early struct {
 		held, traced bool
 		progress     progress
@@ -90,7 +91,7 @@ func ask(ctx context.Context, c p2pnode.Check, pid int, last progress, ev evChec
 	})
 	late, began := make(chan bool, 1), time.Now()
 	deadline := time.AfterFunc(c.Timeout, func() { late <- time.Since(began) > c.Timeout+c.Timeout/4 })
-	ev.err = check.Ask(ctx, c)
+	ev.err = check.Ask(ctx, c, run)
 	ev.timeout = errors.Is(ev.err, context.DeadlineExceeded)
 	wasSlow := !slow.Stop()
 	if ev.timeout && time.Since(began) >= c.Timeout || !deadline.Stop() {
@@ -223,8 +224,9 @@ func (r *runner) pollAdopted() {
 }
 
 // reapOrphans takes the status of ended children that nobody waits for: orphans
-// of services, which came to us as their subreaper. Main processes and children
-// of our own session (os/exec waits for those) are left alone.
+// of services, and of their checks, which came to us as their subreaper. Main
+// processes, and of the checks, and children of our own session (os/exec waits for
+// those) are left alone.
 func (r *runner) reapOrphans() {
 	own, err := unix.Getsid(0)
 	if err != nil {
@@ -252,13 +254,12 @@ func (r *runner) isStarting(pid int) bool {
 	if err != nil || st.session != pid {
 		return false
 	}
+	starting := r.forking.Load() > 0
 	for _, s := range r.policy.svcs {
-		if s.start != nil {
-			if r.reapAt == nil {
-				r.reapAt = time.After(200 * time.Millisecond)
-			}
-			return true
-		}
+		starting = starting || s.start != nil
 	}
-	return false
+	if starting && r.reapAt == nil {
+		r.reapAt = time.After(200 * time.Millisecond)
+	}
+	return starting
 }

@@ -36,9 +36,10 @@ type runner struct {
 	began      time.Time
 	feed       *feed
 	keeper     keeperLink
-	mains      sync.Map // pids that exec watches
-	exits      sync.Map // name -> evEnded: the newest status that was taken of each child
-	handed     *handed  // by the image before this one; nil where exec was started
+	mains      sync.Map     // pids that exec watches
+	forking    atomic.Int32 // programs of checks whose pids are about to be among them
+	exits      sync.Map     // name -> evEnded: the newest status that was taken of each child
+	handed     *handed      // by the image before this one; nil where exec was started
 	upgrading  atomic.Bool
 	degraded   degraded
 	metrics    *metrics
@@ -77,6 +78,7 @@ type kid struct {
 	log      *logs.Log
 	notify   *notify.Socket
 	proc     *process
+	launch   *launch // how it was started; nil of one that was adopted
 	last     *p2pnode.Exit
 	excerpt  *p2pnode.Excerpt
 	spoke    *process // whose end excerpt is of

@@ -47,21 +47,28 @@ func (e *cannotRun) Error() string { return e.text }
 
 // prepare works out how a service is to be run. An error is *cannotRun.
 func prepare(spec p2pnode.ServiceSpec, env []string) (launch, error) {
-	env = lastWins(env)
-	l := launch{argv: spec.Command, cwd: spec.Cwd, env: env, uid: os.Getuid(), gid: os.Getgid(), in: inheritedBy(spec), limits: spec.Limits, oom: spec.OOM}
-	if err := l.become(spec.User, spec.Group); err != nil {
-		return l, &cannotRun{startMissing, err.Error()}
+	l, err := asService(spec, env)
+	if err != nil {
+		return l, err
 	}
 	if spec.Cwd != "" {
 		if info, err := os.Stat(spec.Cwd); err != nil || !info.IsDir() {
 			return l, &cannotRun{startMissing, "its folder " + spec.Cwd + " is not there"}
 		}
 	}
-	path, err := resolve(spec.Command[0], spec.Cwd, env)
-	if err != nil {
+	if l.path, err = resolve(spec.Command[0], spec.Cwd, l.env); err != nil {
 		return l, &cannotRun{startMissing, err.Error()}
 	}
-	l.path = path
+	return l, nil
+}
+
+// asService is how all programs of a service are run: as whom, and with what. It does
+// not look whether they can be.
+func asService(spec p2pnode.ServiceSpec, env []string) (launch, error) {
+	l := launch{argv: spec.Command, cwd: spec.Cwd, env: lastWins(env), uid: os.Getuid(), gid: os.Getgid(), in: inheritedBy(spec), limits: spec.Limits, oom: spec.OOM}
+	if err := l.become(spec.User, spec.Group); err != nil {
+		return l, &cannotRun{startMissing, err.Error()}
+	}
 	return l, nil
 }
 

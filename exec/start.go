@@ -40,6 +40,7 @@ type startResult struct {
 	looked time.Time
 	err    error
 	world  string // what was there when the start failed for want of something
+	launch launch // how it was started
 }
 
 // start makes sure that no copy lives and then starts one. The order is the
@@ -75,6 +76,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		exit.Why, job.last = job.eff.why, &exit
 		l.env = append(slices.DeleteFunc(l.env, func(kv string) bool { return strings.HasPrefix(kv, lastExitKey) }), lastExitKey+exitText(exit))
 	}
+	res.launch = l
 	res.proc, res.err = r.fork(ctx, job, l, lock)
 	if res.err != nil {
 		res.world = worldOf(job.spec, env)
@@ -314,7 +316,7 @@ func (r *runner) envOf(job startJob) ([]string, error) {
 // configVariable reports whether kv configures p2pnode, rather than telling a
 // child who it is.
 func configVariable(kv string) bool {
-	for _, own := range []string{cookieKey, "P2PNODE_SERVICE", "P2PNODE_NODE", "P2PNODE_INCARNATION", "P2PNODE_LAST_EXIT"} {
+	for _, own := range []string{cookieKey, checkKey, "P2PNODE_SERVICE", "P2PNODE_NODE", "P2PNODE_INCARNATION", "P2PNODE_LAST_EXIT"} {
 		if len(kv) > len(own) && kv[:len(own)+1] == own+"=" {
 			return false
 		}

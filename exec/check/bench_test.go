@@ -34,7 +34,7 @@ func BenchmarkHTTPChecks(b *testing.B) {
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	c := p2pnode.Check{HTTP: "http://" + addr + "/", Timeout: 5 * time.Second}
-	for deadline := time.Now().Add(10 * time.Second); Ask(b.Context(), c) != nil; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); Ask(b.Context(), c, nil) != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatal("the server does not answer")
 		}
@@ -42,7 +42,7 @@ func BenchmarkHTTPChecks(b *testing.B) {
 	before := used(b)
 	n := 0
 	for b.Loop() {
-		if err := Ask(b.Context(), c); err != nil {
+		if err := Ask(b.Context(), c, nil); err != nil {
 			b.Fatal(err)
 		}
 		n++

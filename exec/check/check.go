@@ -18,21 +18,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"time"
 
 	"p2pnode"
-
-	"golang.org/x/sys/unix"
 )
 
 const maxAnswer = 64 << 10 // bytes of an answer that are looked at
 
 // Ask puts c's question once. nil is a good answer; an error that is
-// context.DeadlineExceeded means that none came within c.Timeout (default 1 s).
-func Ask(ctx context.Context, c p2pnode.Check) error {
+// context.DeadlineExceeded means that none came within c.Timeout (default 1 s). Where
+// the question is a program, run is to run it as its service would and to end it with
+// ctx.
+func Ask(ctx context.Context, c p2pnode.Check, run func(ctx context.Context, argv []string) error) error {
 	timeout := c.Timeout
 	if timeout <= 0 {
 		timeout = time.Second
@@ -48,7 +45,7 @@ func Ask(ctx context.Context, c p2pnode.Check) error {
 	case c.Unix != "":
 		err = askStream(ctx, "unix", c.Unix, c.Send, c.Expect)
 	case len(c.Exec) > 0:
-		err = askProgram(ctx, c.Exec)
+		err = run(ctx, c.Exec)
 	case c.GRPC != "":
 		err = askGRPC(ctx, c.GRPC, c.Service)
 	case c.File != "":
@@ -95,75 +92,3 @@ func askStream(ctx context.Context, network, addr, send, expect string) error {
 	}
 	return fmt.Errorf("%s answered %d bytes without %q", addr, len(got), expect)
 }
-
-// askProgram runs argv in a process group of its own, which is killed whole when
-// the program has ended or the time is over. Exit status 0 is a good answer.
-//
-// The program's own status is taken last: until then its number is nobody else's, and
-// the group's neither.
-func askProgram(ctx context.Context, argv []string) error {
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// A grandchild that holds the pipe must not hold us.
-	cmd.WaitDelay = 100 * time.Millisecond
-	var out cutBuffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Start()
-	if err == nil {
-		killed := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); close(killed) })
-		awaitEnd(cmd.Process.Pid)
-		if !stop() {
-			<-killed
-		}
-		endGroup(cmd.Process.Pid)
-		err = cmd.Wait()
-	}
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
-		return nil
-	}
-	if words := strings.TrimSpace(out.String()); words != "" {
-		return fmt.Errorf("%s: %w: %s", argv[0], err, words)
-	}
-	return fmt.Errorf("%s: %w", argv[0], err)
-}
-
-// awaitEnd waits until our child has ended and leaves its status where it is.
-func awaitEnd(pid int) {
-	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-	}
-}
-
-// endGroup kills what a program left behind, and takes its status: orphans come to
-// us, the subreaper, and would stay zombies. The group is the program's own, so
-// nobody else waits for its members; its leader is not touched.
-func endGroup(leader int) {
-	syscall.Kill(-leader, syscall.SIGKILL)
-	for deadline := time.Now().Add(100 * time.Millisecond); ; time.Sleep(time.Millisecond) {
-		left := 0
-		for _, pid := range children(os.Getpid()) {
-			if group, err := syscall.Getpgid(pid); pid == leader || err != nil || group != leader {
-				continue
-			}
-			if _, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); err == nil {
-				left++ // it has not died yet, or its children come to us now
-			}
-		}
-		if left == 0 || time.Now().After(deadline) {
-			return
-		}
-	}
-}
-
-// cutBuffer keeps the first bytes that are written to it. The buffer is not
-// embedded: its ReadFrom would read without a limit.
-type cutBuffer struct{ buf bytes.Buffer }
-
-// Write implements io.Writer.
-func (b *cutBuffer) Write(p []byte) (int, error) {
-	b.buf.Write(p[:min(len(p), max(0, 256-b.buf.Len()))])
-	return len(p), nil
-}
-
-// String is what was kept.
-func (b *cutBuffer) String() string { return b.buf.String() }

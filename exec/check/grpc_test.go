@@ -68,16 +68,16 @@ func TestGRPC(t *testing.T) {
 	for service, want := range map[string]string{
 		"": "", "web": "", "down": "says NOT_SERVING", "nothing": "says UNKNOWN", "damaged": "no HealthCheckResponse", "unknown": "gRPC status 5: unknown service", "html": "speaks no gRPC",
 	} {
-		err := Ask(t.Context(), p2pnode.Check{GRPC: addr, Service: service, Timeout: 10 * time.Second})
+		err := Ask(t.Context(), p2pnode.Check{GRPC: addr, Service: service, Timeout: 10 * time.Second}, nil)
 		if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) {
 			t.Errorf("%q: %v, want %q", service, err, want)
 		}
 	}
-	if err := Ask(t.Context(), p2pnode.Check{GRPC: addr, Service: "hangs", Timeout: 100 * time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := Ask(t.Context(), p2pnode.Check{GRPC: addr, Service: "hangs", Timeout: 100 * time.Millisecond}, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("hangs: %v", err)
 	}
 	plain := answering(t, "tcp", "127.0.0.1:0", func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") })
-	if err := Ask(t.Context(), p2pnode.Check{GRPC: plain, Timeout: 10 * time.Second}); err == nil || errors.Is(err, context.DeadlineExceeded) {
+	if err := Ask(t.Context(), p2pnode.Check{GRPC: plain, Timeout: 10 * time.Second}, nil); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a web server is no gRPC server: %v", err)
 	}
 }
@@ -104,7 +104,7 @@ func TestHTTPStatusAndBody(t *testing.T) {
 		{"302", "in 200", []p2pnode.StatusRange{{Low: 200, High: 200}}, ""},
 		{"302", "", []p2pnode.StatusRange{{Low: 204, High: 204}}, ": 200 x"},
 	} {
-		err := Ask(t.Context(), p2pnode.Check{HTTP: "http://" + addr + "/" + c.path, Body: c.body, Status: c.status, Timeout: 10 * time.Second})
+		err := Ask(t.Context(), p2pnode.Check{HTTP: "http://" + addr + "/" + c.path, Body: c.body, Status: c.status, Timeout: 10 * time.Second}, nil)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%+v: %v", c, err)
 		}
@@ -114,20 +114,20 @@ func TestHTTPStatusAndBody(t *testing.T) {
 func TestHeartbeatFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "beat")
 	c := p2pnode.Check{File: path, Newer: time.Minute}
-	if err := Ask(t.Context(), c); err == nil || errors.Is(err, context.DeadlineExceeded) {
+	if err := Ask(t.Context(), c, nil); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no file: %v", err)
 	}
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Ask(t.Context(), c); err != nil {
+	if err := Ask(t.Context(), c, nil); err != nil {
 		t.Errorf("a fresh one: %v", err)
 	}
 	old := time.Now().Add(-2 * time.Minute)
 	if err := os.Chtimes(path, old, old); err != nil {
 		t.Fatal(err)
 	}
-	if err := Ask(t.Context(), c); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no heartbeat") {
+	if err := Ask(t.Context(), c, nil); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no heartbeat") {
 		t.Errorf("an old one: %v", err)
 	}
 }
