@@ -90,9 +90,11 @@ func (r *runner) applyStart(e effStart) {
 		}
 		r.do(func() { r.startDone(job, res) })
 		if res.proc != nil { // beside the hot path: what it was started from, should it keep failing
-			env, _ := r.envOf(job)
-			world := worldOf(job.spec, env)
-			r.do(func() { r.noteWorld(res.name, res.proc, world) })
+			go func() { // and beside r.wg, as in applyProbe
+				env, _ := r.envOf(job)
+				world := worldOf(job.spec, env)
+				r.do(func() { r.noteWorld(res.name, res.proc, world) })
+			}()
 		}
 	})
 }
@@ -348,38 +350,47 @@ func (r *runner) applyAnswer(e effAnswer) {
 	ch <- e.answer // buffered
 }
 
-// applyProbe looks whether what a service waits for has changed.
+// applyProbe looks whether what a service waits for has changed. One look of a service
+// is under way at a time, and exec's end does not wait for it: on a mount whose server
+// is gone it may last for ever, and holds a thread.
 func (r *runner) applyProbe(name string) {
 	k := r.kids[name]
-	if k == nil {
+	if k == nil || k.probing {
 		return
 	}
+	k.probing = true
 	s := r.policy.svcs[name]
-	spec, id, before, old := k.spec, k.id, k.world, k.proc
-	anyway := s.state == p2pnode.StateMissing && time.Since(k.failedAt) >= k.patience
-	env, _ := r.envOf(startJob{eff: effStart{name: name, inc: s.inc}, spec: spec, id: id})
-	waitsFor := s.state
-	r.wg.Go(func() {
-		switch waitsFor {
-		case p2pnode.StateMissing, p2pnode.StateCrashLooping, p2pnode.StateBackoff:
-			if !anyway && (before != "" && worldOf(spec, env) == before || before == "" && waitsFor != p2pnode.StateMissing) {
-				return
+	job := startJob{eff: effStart{name: name, inc: s.inc}, spec: k.spec, id: k.id}
+	before, old, waitsFor := k.world, k.proc, s.state
+	anyway := waitsFor == p2pnode.StateMissing && time.Since(k.failedAt) >= k.patience
+	go func() {
+		changed := anyway || r.changed(job, waitsFor, before, old)
+		r.do(func() {
+			k.probing = false
+			if changed {
+				r.step(evWorld{name: name})
 			}
-		case p2pnode.StateBlocked:
-			if held, err := lockHeld(id.lockPath); err != nil || held {
-				return
-			}
-		case p2pnode.StateUnkillable:
-			if old != nil && !old.dead() {
-				return
-			}
-		default:
-			if old != nil && tracerOf(old.pid) != 0 {
-				return
-			}
+		})
+	}()
+}
+
+// changed reports whether a service that is in the given state has something to hope
+// for; before is what there was of its world when it came to that.
+func (r *runner) changed(job startJob, waitsFor p2pnode.ServiceState, before string, old *process) bool {
+	switch waitsFor {
+	case p2pnode.StateMissing, p2pnode.StateCrashLooping, p2pnode.StateBackoff:
+		if before == "" {
+			return waitsFor == p2pnode.StateMissing
 		}
-		r.do(func() { r.step(evWorld{name: name}) })
-	})
+		env, _ := r.envOf(job)
+		return worldOf(job.spec, env) != before
+	case p2pnode.StateBlocked:
+		held, err := lockHeld(job.id.lockPath)
+		return err == nil && !held
+	case p2pnode.StateUnkillable:
+		return old == nil || old.dead()
+	}
+	return old == nil || tracerOf(old.pid) == 0
 }
 
 func (r *runner) applyForget(name string) {

@@ -83,6 +83,7 @@ type kid struct {
 	excerpt  *p2pnode.Excerpt
 	spoke    *process // whose end excerpt is of
 	world    string
+	probing  bool      // a look at that is under way
 	failedAt time.Time // the last start that failed, and why
 	failedBy string
 	patience time.Duration       // until it is tried whatever the looks say

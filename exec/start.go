@@ -49,15 +49,19 @@ type startResult struct {
 // none.
 func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res := startResult{name: job.eff.name, inc: job.eff.inc}
-	env, err := r.envOf(job)
-	var l launch
-	if err == nil {
-		l, err = prepare(job.spec, env)
+	ready := make(chan preparation, 1)
+	go func() { ready <- r.prepared(job) }() // on a mount that hangs it may last for ever
+	var pre preparation
+	select {
+	case pre = <-ready:
+	case <-ctx.Done():
+		pre.err = &cannotRun{startBroken, "given up while its files were looked at"}
 	}
-	if err != nil {
-		res.err, res.world = err, worldOf(job.spec, env)
+	if pre.err != nil {
+		res.err, res.world = pre.err, pre.world
 		return res
 	}
+	env, l := pre.env, pre.launch
 	if job.cleaned != nil {
 		select {
 		case <-job.cleaned:
@@ -87,6 +91,24 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
 	})
 	return res
+}
+
+// preparation is what a start has found out beforehand, without a change to anything.
+type preparation struct {
+	env    []string
+	launch launch
+	world  string // where it cannot be started
+	err    error
+}
+
+func (r *runner) prepared(job startJob) (p preparation) {
+	if p.env, p.err = r.envOf(job); p.err == nil {
+		p.launch, p.err = prepare(job.spec, p.env)
+	}
+	if p.err != nil {
+		p.world = worldOf(job.spec, p.env)
+	}
+	return p
 }
 
 // lookAtOld is exec's own look before it acts: nothing of the last incarnation
