@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"p2pnode"
+	"p2pnode/exec/check"
 	"p2pnode/test/need"
 
 	"golang.org/x/sys/unix"
@@ -195,6 +196,7 @@ func askerPart(timeout string) {
 		l.Accept()
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}()
-	ev, _ := ask(context.Background(), c, nil, os.Getpid(), progress{}, evChecked{})
+	put := func(c p2pnode.Check) error { return check.Ask(context.Background(), c, nil) }
+	ev, _ := ask(c, put, os.Getpid(), progress{}, evChecked{})
 	fmt.Println("timeout", ev.timeout, "late", ev.late)
 }

@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"time"
@@ -22,8 +23,14 @@ func (r *runner) applyCheck(e effCheck) {
 	}
 	pid, last := k.proc.pid, k.progress[e.which]
 	run := r.programOf(k, e.inc)
+	turn := k.turns[e.which]
+	if turn == nil {
+		turn = make(chan struct{}, 1)
+		k.turns[e.which] = turn
+	}
+	put := func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, turn) }
 	r.wg.Go(func() {
-		ev, now := ask(r.jobs, e.check, run, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
+		ev, now := ask(e.check, put, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
 		r.do(func() {
 			if k := r.kids[e.name]; k != nil {
 				k.progress[e.which] = now
@@ -73,11 +80,41 @@ func (p progress) since(before progress) float64 {
 	return used
 }
 
+// inTurn puts c's question when the one before it has come back, and returns when its
+// time is over in any case. A file, a program or a socket may be on a mount whose server
+// is gone: then the question holds a thread until that is back, and no other one is put.
+func inTurn(ctx context.Context, c p2pnode.Check, run program, turn chan struct{}) error {
+	limit := time.NewTimer(c.Timeout)
+	defer limit.Stop()
+	select {
+	case turn <- struct{}{}:
+	case <-limit.C:
+		return fmt.Errorf("a question before has not come back: does a mount hang? %w", context.DeadlineExceeded)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	answer := make(chan error, 1)
+	go func() {
+		err := check.Ask(ctx, c, run)
+		<-turn
+		answer <- err
+	}()
+	limit.Reset(c.Timeout + answerGrace)
+	stop := context.AfterFunc(ctx, func() { limit.Reset(answerGrace) })
+	defer stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-limit.C:
+		return fmt.Errorf("no answer within %v, and the question has not come back: does a mount hang? %w", c.Timeout, context.DeadlineExceeded)
+	}
+}
+
 // ask puts c's question and fills in ev. A good answer that comes soon costs no look
 // at the process; one that is late, or none, does: was the process held then, is it
 // now, and does it work? And was our own clock late? last is what it had used at the
 // last look.
-func ask(ctx context.Context, c p2pnode.Check, run program, pid int, last progress, ev evChecked) (evChecked, progress) {
+func ask(c p2pnode.Check, put func(p2pnode.Check) error, pid int, last progress, ev evChecked) (evChecked, progress) {
 	type early struct {
 		held, traced bool
 		progress     progress
@@ -91,7 +128,7 @@ func ask(ctx context.Context, c p2pnode.Check, run program, pid int, last progre
 	})
 	late, began := make(chan bool, 1), time.Now()
 	deadline := time.AfterFunc(c.Timeout, func() { late <- time.Since(began) > c.Timeout+c.Timeout/4 })
-	ev.err = check.Ask(ctx, c, run)
+	ev.err = put(c)
 	ev.timeout = errors.Is(ev.err, context.DeadlineExceeded)
 	wasSlow := !slow.Stop()
 	if ev.timeout && time.Since(began) >= c.Timeout || !deadline.Stop() {

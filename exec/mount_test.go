@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +67,57 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 	hang(t, mount)
 	kill9(t, pid)
 	eventually(t, "it is to be started again", func() bool { s := h.status("web"); return s.PID == 0 && s.State != p2pnode.StateUp })
+	h.cmd.Process.Signal(unix.SIGTERM)
+	eventually(t, "exec has ended", func() bool { return !alive(exec) })
+}
+
+// Checks whose file, program or socket is on a mount that hangs fail in their time, say
+// why, spend a thread each, and pass when the mount is back.
+func TestACheckOnAMountThatHangs(t *testing.T) {
+	need.Root(t, "it mounts something")
+	dir := t.TempDir()
+	mount := filepath.Join(dir, "mount")
+	if err := os.Mkdir(mount, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(mount, "program")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexit 0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	onIt := func(name string, c p2pnode.Check) p2pnode.ServiceSpec {
+		s := service(name, "part:sleep")
+		c.Every, c.Timeout, c.Failures, c.Unready = 100*time.Millisecond, 100*time.Millisecond, 3, true
+		s.Check = &c
+		return s
+	}
+	services := []p2pnode.ServiceSpec{
+		onIt("file", p2pnode.Check{File: program, Newer: time.Hour}),
+		onIt("program", p2pnode.Check{Exec: []string{program}}),
+	}
+	services[1].Check.Timeout = 2 * time.Second
+	h := newHost(t, daemonConfig{Services: services})
+	for _, s := range services {
+		h.await(s.Name, p2pnode.StateUp)
+	}
+	exec := h.cmd.Process.Pid
+	threads := threadsOf(exec)
+	back := hang(t, mount)
+	for _, s := range services {
+		if now := h.await(s.Name, p2pnode.StateUnready); !strings.Contains(now.Check.LastError, "does a mount hang?") {
+			t.Errorf("%s: %+v", s.Name, now.Check)
+		}
+	}
+	time.Sleep(2 * time.Second) // twenty questions of one, were they put
+	if n := threadsOf(exec); n > threads+10 {
+		t.Errorf("%d threads, and there were %d", n, threads)
+	}
+	back()
+	for _, s := range services {
+		if now := h.await(s.Name, p2pnode.StateUp); now.Restarts != 0 {
+			t.Errorf("%+v", now)
+		}
+	}
+	hang(t, mount)
 	h.cmd.Process.Signal(unix.SIGTERM)
 	eventually(t, "exec has ended", func() bool { return !alive(exec) })
 }
