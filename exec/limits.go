@@ -47,7 +47,7 @@ const (
 	retellMost    = 8                      // and so many repairs before that one, of one service
 	cgroupRest    = time.Minute            // an empty group this old is nobody's
 	answerGrace   = 500 * time.Millisecond // a question that is over has so long to come back
-	leftPatience  = 100 * time.Millisecond // what a check left behind is killed for so long
+	leftPatience  = 5 * time.Second        // what a check left behind is killed for so long
 	dumpFor       = 2 * time.Second        // a hung program may print its stacks for this long
 	settleFor     = 2 * time.Second        // a process of a new binary lives this long before the next one is replaced
 	trialFor      = 20 * time.Second       // how long a new binary may look at the state

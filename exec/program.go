@@ -88,11 +88,11 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 	}
 	defer p.close()
 	defer r.mains.CompareAndDelete(p.pid, p)
-	words := make(chan string, 1)
+	var out cutBuffer
+	mark.gone = make(chan struct{})
 	go func() {
-		var out cutBuffer
 		io.Copy(&out, said)
-		words <- out.String()
+		close(mark.gone)
 	}()
 	killed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { endProgram(p, mark); close(killed) })
@@ -102,8 +102,9 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 	}
 	endProgram(p, mark)
 	exit := p.reap()
-	said.SetReadDeadline(time.Now().Add(leftPatience)) // what nothing ended may hold it open
-	text := strings.TrimSpace(<-words)
+	said.SetReadDeadline(time.Now()) // of what nothing ended
+	<-mark.gone
+	text := strings.TrimSpace(out.String())
 	switch {
 	case exit.Signal != "" || exit.Unknown:
 		err = fmt.Errorf("%s: %s", l.argv[0], exitText(exit))
@@ -119,24 +120,40 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 }
 
 // endProgram kills a check's program, if it lives, and all that it started. It looks
-// again when they are dead: a fork may have been under way, and orphans come to us then.
+// again when they are dead: a fork may have been under way, and orphans come to us
+// then. The kernel leaves some of our children out while others are reaped: where
+// somebody still has the program's output open, every process of the host is looked at.
 func endProgram(p *process, mark marks) {
+	left := descendants(p.being())
 	deadline := time.Now().Add(leftPatience)
-	for left := descendants(p.being()); len(left) > 0; left = leftOf(p.being(), mark) {
-		left.kill()
-		for left.live() && time.Now().Before(deadline) {
-			time.Sleep(time.Millisecond)
+	for pause := time.Millisecond; ; pause *= 2 {
+		for len(left) > 0 && time.Now().Before(deadline) {
+			left.kill()
+			for left.live() && time.Now().Before(deadline) {
+				time.Sleep(time.Millisecond)
+			}
+			left = leftOf(childrenOf(os.Getpid()), p.being(), mark)
 		}
-		if !time.Now().Before(deadline) {
+		left.kill()
+		select {
+		case <-mark.gone:
+			return
+		case <-time.After(pause):
+		}
+		if time.Now().After(deadline) {
 			return
 		}
+		left = leftOf(allPIDs(), p.being(), mark)
 	}
 }
 
 // marks are what tells a process that left the session of the program that it is of: a
 // variable, which a process that is just becoming another program does not show, and
 // where it prints.
-type marks struct{ env, pipe string }
+type marks struct {
+	env, pipe string
+	gone      chan struct{} // closed when nobody has the pipe open
+}
 
 func (m marks) on(pid int) bool {
 	for _, fd := range []string{"fd/1", "fd/2"} {
@@ -147,10 +164,10 @@ func (m marks) on(pid int) bool {
 	return hasEnv(pid, m.env)
 }
 
-// leftOf are the living processes that a check's program left: children of ours that
-// are of its session or carry its mark, and what these started.
-func leftOf(leader being, mark marks) (out copies) {
-	for _, orphan := range surely(childrenOf(os.Getpid()), func(pid int) bool {
+// leftOf are the living ones of pids that a check's program left: of its session, or
+// with its mark; and what these started.
+func leftOf(pids []int, leader being, mark marks) (out copies) {
+	for _, orphan := range surely(pids, func(pid int) bool {
 		st, err := readStat(pid)
 		return err == nil && pid != leader.pid && st.state != 'Z' && st.ticks >= leader.ticks && (st.session == leader.pid || mark.on(pid))
 	}) {
