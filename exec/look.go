@@ -30,7 +30,7 @@ func (r *runner) applyCheck(e effCheck) {
 	}
 	put := func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, turn) }
 	r.wg.Go(func() {
-		ev, now := ask(e.check, put, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which})
+		ev, now := ask(e.check, put, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which, rules: e.rules})
 		r.do(func() {
 			if k := r.kids[e.name]; k != nil {
 				k.progress[e.which] = now
@@ -270,14 +270,11 @@ func (r *runner) reapOrphans() {
 		return
 	}
 	for _, pid := range childrenOf(os.Getpid()) {
-		if _, main := r.mains.Load(pid); main {
-			continue
-		}
 		st, err := readStat(pid)
-		if err != nil || st.state != 'Z' || st.session == own {
+		if err != nil || st.state != 'Z' || st.session == own || r.isStarting(pid) {
 			continue
 		}
-		if r.isStarting(pid) {
+		if _, main := r.mains.Load(pid); main { // looked at last: what is forked now was no zombie
 			continue
 		}
 		unix.Wait4(pid, nil, unix.WNOHANG, nil)

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,8 +51,11 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 	threads := threadsOf(exec)
 	for range 20 {
 		time.Sleep(worldEvery)
-		if h.status("other").PID != other {
-			t.Fatal("exec does not answer")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		_, err := h.c.Status(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("exec does not answer: %v", err)
 		}
 	}
 	if n := threadsOf(exec); n > threads+10 {
@@ -94,14 +98,13 @@ func TestACheckOnAMountThatHangs(t *testing.T) {
 		onIt("file", p2pnode.Check{File: program, Newer: time.Hour}),
 		onIt("program", p2pnode.Check{Exec: []string{program}}),
 	}
-	services[1].Check.Timeout = 2 * time.Second
-	h := newHost(t, daemonConfig{Services: services})
-	for _, s := range services {
-		h.await(s.Name, p2pnode.StateUp)
-	}
+	services[1].StartWithin = time.Second
+	h := newHost(t, daemonConfig{Services: services[:1]})
+	h.await("file", p2pnode.StateUp)
 	exec := h.cmd.Process.Pid
 	threads := threadsOf(exec)
 	back := hang(t, mount)
+	h.reload(services...)
 	for _, s := range services {
 		if now := h.await(s.Name, p2pnode.StateUnready); !strings.Contains(now.Check.LastError, "does a mount hang?") {
 			t.Errorf("%s: %+v", s.Name, now.Check)
@@ -117,6 +120,8 @@ func TestACheckOnAMountThatHangs(t *testing.T) {
 			t.Errorf("%+v", now)
 		}
 	}
+	h.reload(services[0])
+	eventually(t, "the other one is gone", func() bool { return h.status("program").Name == "" })
 	hang(t, mount)
 	h.cmd.Process.Signal(unix.SIGTERM)
 	eventually(t, "exec has ended", func() bool { return !alive(exec) })

@@ -71,7 +71,7 @@ func (p *policy) rearm(now time.Time, s *svc) {
 		starting = !c.everGood
 	}
 	was := s.health
-	s.health = health{frozenTill: was.frozenTill, looking: was.looking, wasState: was.wasState, saidReady: was.saidReady}
+	s.health = health{rules: was.rules + 1, frozenTill: was.frozenTill, looking: was.looking, wasState: was.wasState, saidReady: was.saidReady}
 	p.armChecks(now, s, starting)
 	p.armWords(now, s)
 	awaited := s.state == p2pnode.StateUnready || s.state == p2pnode.StateStarting && s.spec.Ready != p2pnode.ReadyNotify
@@ -118,12 +118,12 @@ func (h *health) hung() bool {
 
 func (p *policy) checked(now time.Time, ev evChecked) {
 	s := p.svcs[ev.name]
-	if s == nil || s.phase != running || ev.inc != s.inc {
+	if s == nil || s.phase != running || ev.inc != s.inc || ev.rules != s.health.rules {
 		return
 	}
 	c := s.health.of(ev.which)
 	if c == nil || c.at.IsZero() {
-		return // under other rules it was asked
+		return
 	}
 	c.asking = false
 	c.at = later(now, c.asked.Add(p.checkGap(c, ev.err == nil)))
@@ -273,7 +273,7 @@ func (p *policy) tickChecks(now time.Time, s *svc, late time.Duration) {
 
 func (p *policy) ask(now time.Time, s *svc, c *checker, late bool) {
 	c.asking, c.asked, c.askedLate = true, now, late
-	p.emit(effCheck{name: s.spec.Name, inc: s.inc, which: c.which, check: c.check})
+	p.emit(effCheck{name: s.spec.Name, inc: s.inc, which: c.which, rules: s.health.rules, check: c.check})
 }
 
 // gather asks, beside a question that is due, what would be asked soon anyway: ten

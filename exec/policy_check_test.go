@@ -332,3 +332,36 @@ func TestJitterIsWhatItSays(t *testing.T) {
 		}
 	}
 }
+
+// What was asked under rules that a reload has changed says nothing under the new ones.
+func TestAnAnswerCountsUnderItsOwnRules(t *testing.T) {
+	s := spec("web")
+	s.Check = &p2pnode.Check{HTTP: "old", Every: time.Second, Timeout: time.Second, Failures: 1, Good: 1}
+	w := newWorld(t, s)
+	var put []effCheck
+	w.asked = func(e effCheck) (evChecked, bool) { // all but the last are answered at once
+		put = append(put, e)
+		return evChecked{}, len(put) == 1
+	}
+	w.pass(3 * time.Second)
+	if len(put) != 2 {
+		t.Fatalf("asked %d times", len(put))
+	}
+	s.Check = &p2pnode.Check{HTTP: "new", Every: time.Second, Timeout: time.Second, Failures: 1, Good: 1}
+	w.do(evReload{loaded: Loaded{Services: []p2pnode.ServiceSpec{s}, Grace: w.p.grace}})
+	w.pass(500 * time.Millisecond)
+	if len(put) != 3 || put[2].check.HTTP != "new" {
+		t.Fatalf("asked %+v", put)
+	}
+	answer := func(e effCheck, err error) {
+		w.do(evChecked{name: "web", inc: e.inc, which: e.which, rules: e.rules, err: err})
+	}
+	answer(put[1], errBad)
+	if f := w.last("web", p2pnode.FactFailed); f.Class != "" || !w.p.svcs["web"].health.checks[0].asking {
+		t.Fatalf("the old answer counted: %+v", f)
+	}
+	answer(put[2], errBad)
+	if f := w.last("web", p2pnode.FactFailed); f.Class != p2pnode.ClassCheckFailed {
+		t.Errorf("the new one did not: %+v", f)
+	}
+}

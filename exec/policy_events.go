@@ -77,6 +77,7 @@ type (
 		name    string
 		inc     p2pnode.Incarnation
 		which   string // of its checks
+		rules   int    // under which it was asked, see health
 		err     error
 		timeout bool    // no answer in time, rather than a wrong one
 		late    bool    // our own clock for it was late: the host, or we, stood still
@@ -202,6 +203,7 @@ type (
 		name  string
 		inc   p2pnode.Incarnation
 		which string
+		rules int
 		check p2pnode.Check
 	}
 	effDrain    struct{ name string } // count all heartbeats under way, then look

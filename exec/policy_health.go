@@ -9,6 +9,7 @@ import (
 // health is what checks, heartbeats and the kernel say of a running process.
 type health struct {
 	checks     []*checker
+	rules      int       // how often checks were changed in this life
 	begun      bool      // its start is over: a bad answer counts
 	beatBy     time.Time // watchdog deadline
 	readyBy    time.Time // until READY must have been said

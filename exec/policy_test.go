@@ -101,7 +101,7 @@ func (w *world) carryOut(eff effect) []event {
 			return nil
 		}
 		if ev, ok := w.asked(e); ok {
-			ev.name, ev.inc, ev.which = e.name, e.inc, e.which
+			ev.name, ev.inc, ev.which, ev.rules = e.name, e.inc, e.which, e.rules
 			return []event{ev}
 		}
 	case effDone:
