@@ -102,7 +102,7 @@ func TestKills(t *testing.T) {
 		}
 	}
 	looks := watch.end(t)
-	if hit != (stages{}) && (hit.fresh == 0 || hit.locked == 0 || hit.adopting == 0) {
+	if hit != (stages{}) && (hit.fresh == 0 || hit.locked+hit.adopting == 0) {
 		t.Errorf("the moments were not all hit: %+v", hit)
 	}
 	t.Logf("%d kills in %d s; of those in a row %d before exec had the folder, %d before it took anything over, %d in the middle of that, %d after it",
