@@ -23,7 +23,7 @@ type StatusDoc struct {
 	Agents    *StatusAgents     `json:"agents,omitempty"`
 	Incidents *StatusIncidents  `json:"incidents,omitempty"`
 	Brake     *BrakeState       `json:"brake,omitempty"`
-	Refusals  map[string]uint64 `json:"refusals,omitzero"` // by reason; nil: the node process was not asked
+	Refusals  map[string]uint64 `json:"refusals,omitzero"` // by reason; only the door's where the node process was not asked
 	Warnings  []Warning         `json:"warnings"`
 }
 

@@ -1,6 +1,7 @@
 package p2pnode
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -262,4 +263,21 @@ type ExecStatus struct {
 	Door       ServiceStatus   `json:"door_process"`       // @door
 	Services   []ServiceStatus `json:"services"`
 	Upgrade    *Upgrade        `json:"upgrade,omitempty"` // the newest one; nil where there was none
+
+	DoorRefused map[string]uint64 `json:"door_refused,omitempty"` // by the door process that runs, by reason
+}
+
+// Refusals are those of others and the door's, as door-REASON; others may be nil.
+func (st ExecStatus) Refusals(others map[string]uint64) map[string]uint64 {
+	if len(st.DoorRefused) == 0 {
+		return others
+	}
+	out := maps.Clone(others)
+	if out == nil {
+		out = map[string]uint64{}
+	}
+	for reason, n := range st.DoorRefused {
+		out["door-"+reason] = n
+	}
+	return out
 }

@@ -140,4 +140,7 @@ type (
 		Peer string       `json:"peer"`
 		Life p2pnode.Life `json:"life"`
 	}
+	refusedBody struct {
+		Count map[string]uint64 `json:"count"`
+	}
 )

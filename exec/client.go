@@ -271,6 +271,12 @@ func (c *Client) Upgrade(ctx context.Context, req UpgradeRequest) (plan p2pnode.
 	return plan, c.call(ctx, "upgrade", req, &plan)
 }
 
+// DoorRefused tells how often the door refused since it was started, by reason. The
+// door's client only.
+func (c *Client) DoorRefused(ctx context.Context, count map[string]uint64) error {
+	return c.call(ctx, "refused", refusedBody{count}, nil)
+}
+
 func (c *Client) takeOver(ctx context.Context) error {
 	return c.call(ctx, "shutdown", shutdownBody{TakeOver: true}, nil)
 }

@@ -61,14 +61,16 @@ type runner struct {
 	nodeID     string
 	challenges challenges // for managers' orders
 	reads      reads
-	nodeConn   *session      // the connection on which the node process says hello
-	adopted    chan struct{} // closed when it is known what lived on
-	lifeNote   lifeNote
-	upgrade    *p2pnode.Upgrade // the newest one; replaced as a whole
-	over       bool             // shutdown is through
-	leaving    error            // ends the loop without touching children
-	reapAt     <-chan time.Time
-	provenAt   <-chan time.Time // somebody waits for a fresh service to have lived a while
+	nodeConn   *session // the connection on which the node process says hello
+
+	doorRefused map[string]uint64 // as the door last told; replaced as a whole
+	adopted     chan struct{}     // closed when it is known what lived on
+	lifeNote    lifeNote
+	upgrade     *p2pnode.Upgrade // the newest one; replaced as a whole
+	over        bool             // shutdown is through
+	leaving     error            // ends the loop without touching children
+	reapAt      <-chan time.Time
+	provenAt    <-chan time.Time // somebody waits for a fresh service to have lived a while
 }
 
 // kid is the runner's side of one svc.

@@ -13,7 +13,7 @@ import (
 
 // status is the host as `ps` and `status` show it. It runs on the loop.
 func (r *runner) status() p2pnode.ExecStatus {
-	st := p2pnode.ExecStatus{PID: os.Getpid(), Version: r.cfg.Version, Upgrade: r.upgrade, Supervised: r.supervised, Observe: r.policy.observe, Degraded: r.degraded.list(), NodeLife: r.policy.node.life}
+	st := p2pnode.ExecStatus{PID: os.Getpid(), Version: r.cfg.Version, Upgrade: r.upgrade, Supervised: r.supervised, Observe: r.policy.observe, Degraded: r.degraded.list(), NodeLife: r.policy.node.life, DoorRefused: r.doorRefused}
 	if r.policy.node.nameless() {
 		st.NodeLife = p2pnode.Life{}
 	}

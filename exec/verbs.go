@@ -29,6 +29,7 @@ var verbs = map[string]func(*session, json.RawMessage) (any, error){
 	"signed":      (*session).signed,
 	"health":      (*session).health,
 	"death":       (*session).death,
+	"refused":     (*session).refused,
 }
 
 // decode reads a body, or says that the request is malformed.
@@ -246,4 +247,15 @@ func (ss *session) death(raw json.RawMessage) (any, error) {
 	}
 	ss.r.feed.publish(p2pnode.ExecEvent{At: time.Now(), Event: p2pnode.FactPeerDeath, Peer: b.Peer, Life: b.Life})
 	return nil, nil
+}
+
+func (ss *session) refused(raw json.RawMessage) (any, error) {
+	if err := ss.only(RoleDoor); err != nil {
+		return nil, err
+	}
+	b, err := decode[refusedBody](raw)
+	if err != nil {
+		return nil, err
+	}
+	return nil, ss.r.ask(func() { ss.r.doorRefused = b.Count })
 }

@@ -65,15 +65,17 @@ func (r *Repairs) Observe(rep p2pnode.Report) {
 
 // hostMetrics reads this host's services when it is asked.
 type hostMetrics struct {
-	host         Host
-	up, restarts *prometheus.Desc
+	host               Host
+	up, restarts, door *prometheus.Desc
 }
 
-// NewHostMetrics collects the states of this host's services from its exec.
+// NewHostMetrics collects from this host's exec the states of its services and what
+// its door refused.
 func NewHostMetrics(h Host) prometheus.Collector {
 	return hostMetrics{
 		h, prometheus.NewDesc("p2pnode_service_up", "1 while the service is up.", []string{"service"}, nil),
 		prometheus.NewDesc("p2pnode_service_restarts_total", "Starts of the service after its first one, as exec counts.", []string{"service"}, nil),
+		prometheus.NewDesc("p2pnode_door_refused_total", "Connections and requests that the door refused, since it was started.", []string{"reason"}, nil),
 	}
 }
 
@@ -81,6 +83,7 @@ func NewHostMetrics(h Host) prometheus.Collector {
 func (m hostMetrics) Describe(out chan<- *prometheus.Desc) {
 	out <- m.up
 	out <- m.restarts
+	out <- m.door
 }
 
 // Collect implements prometheus.Collector. An exec that does not answer has no
@@ -99,6 +102,9 @@ func (m hostMetrics) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(m.up, prometheus.GaugeValue, up, s.Name)
 		out <- prometheus.MustNewConstMetric(m.restarts, prometheus.CounterValue, float64(s.Restarts), s.Name)
+	}
+	for reason, n := range st.DoorRefused {
+		out <- prometheus.MustNewConstMetric(m.door, prometheus.CounterValue, float64(n), reason)
 	}
 }
 

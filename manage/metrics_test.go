@@ -47,6 +47,7 @@ func TestRepairsAreCountedOnce(t *testing.T) {
 
 func TestMetricsOnTheSocket(t *testing.T) {
 	w := healthy()
+	w.host.DoorRefused = map[string]uint64{"stranger": 5}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(NewHostMetrics(w))
 	_, c := serve(t, w)
@@ -60,8 +61,10 @@ func TestMetricsOnTheSocket(t *testing.T) {
 	}
 	_, d := serveAPI(t, a)
 	code, text := get(t, d.http, "http://node/metrics")
-	if code != http.StatusOK || !strings.Contains(text, `p2pnode_service_up{service="web"} 1`) || !strings.Contains(text, `p2pnode_service_up{service="x"} 0`) {
-		t.Errorf("%d\n%s", code, text)
+	for _, line := range []string{`p2pnode_service_up{service="web"} 1`, `p2pnode_service_up{service="x"} 0`, `p2pnode_door_refused_total{reason="stranger"} 5`} {
+		if code != http.StatusOK || !strings.Contains(text, line) {
+			t.Errorf("%d, no %s in\n%s", code, line, text)
+		}
 	}
 }
 

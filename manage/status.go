@@ -48,6 +48,7 @@ func assemble(f facts) p2pnode.StatusDoc {
 	}
 	if h := f.host; h != nil {
 		doc.Exec = &p2pnode.StatusExec{PID: h.PID, Supervised: h.Supervised}
+		doc.Refusals = h.Refusals(doc.Refusals)
 		doc.Services = serviceCounts(h.Services)
 	}
 	doc.OK = well(f, doc)

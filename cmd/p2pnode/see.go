@@ -94,7 +94,7 @@ func localStatus(st p2pnode.ExecStatus, dir string) p2pnode.StatusDoc {
 		Schema:   p2pnode.Schema("status"),
 		Node:     &p2pnode.StatusNode{Name: st.Node.Node, ID: ownID(dir), Data: dir, Door: kept.Door},
 		Exec:     &p2pnode.StatusExec{PID: st.PID, Supervised: st.Supervised},
-		Services: &p2pnode.StatusServices{Total: len(st.Services)},
+		Services: &p2pnode.StatusServices{Total: len(st.Services)}, Refusals: st.Refusals(nil),
 	}
 	if kept.Listen != "" {
 		doc.Node.Listen = []string{kept.Listen}

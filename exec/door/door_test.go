@@ -100,12 +100,12 @@ func TestStrangersHearNothing(t *testing.T) {
 				c.chain = f.issue(bad.chain, bad.key, thief, p2pnode.RoleWorker, "child")
 				c.key = thief
 			}
-			was := s.count.get(c.reason)
+			was := s.count.all()[c.reason]
 			a, err := askWith(m.addr, c.chain, c.key, request{Verb: verbStatus})
 			if err == nil || a.Status != nil {
 				t.Fatalf("answered %+v", a)
 			}
-			eventually(t, "it is counted as "+c.reason, func() bool { return s.count.get(c.reason) > was })
+			eventually(t, "it is counted as "+c.reason, func() bool { return s.count.all()[c.reason] > was })
 		})
 	}
 	good := f.member("good", p2pnode.RoleWorker)
@@ -156,12 +156,12 @@ func TestDenyTable(t *testing.T) {
 		{"manager", manager.chain, manager.key, "dance", false},
 		{"door", worker.doorChain, worker.door, "", false},
 	} {
-		was := s.count.get("denied")
+		was := s.count.all()["denied"]
 		a, err := askWith(m.addr, c.chain, c.key, request{Verb: c.verb, Recover: req, Life: p2pnode.NewLife(1)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok := a.Error == nil; ok != c.ok || (s.count.get("denied") == was) != c.ok {
+		if ok := a.Error == nil; ok != c.ok || (s.count.all()["denied"] == was) != c.ok {
 			t.Errorf("%s asks to %q: %+v", c.who, c.verb, a)
 		}
 	}
@@ -188,12 +188,12 @@ func TestBadFramesEndTheConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		was := s.count.get("bad-frame")
+		was := s.count.all()["bad-frame"]
 		conn.Write(raw)
 		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
 			t.Errorf("%s: answered", name)
 		}
-		if s.count.get("bad-frame") != was+1 {
+		if s.count.all()["bad-frame"] != was+1 {
 			t.Errorf("%s is not counted", name)
 		}
 		conn.Close()
@@ -219,10 +219,10 @@ func TestHalfOpenConnectionsMakeRoom(t *testing.T) {
 	if _, err := b.knocker().Status(t.Context(), m.addr, m.peer().ID); err != nil {
 		t.Errorf("a member is kept out: %v", err)
 	}
-	if n := s.count.get("crowded-out"); n != 1 {
+	if n := s.count.all()["crowded-out"]; n != 1 {
 		t.Errorf("%d crowded out", n)
 	}
-	eventually(t, "the others are too slow", func() bool { return s.count.get("handshake-slow") == maxConns-1 })
+	eventually(t, "the others are too slow", func() bool { return s.count.all()["handshake-slow"] == maxConns-1 })
 	eventually(t, "and gone", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 0 })
 }
 
@@ -272,7 +272,7 @@ func TestProvedMembersAreNotCrowdedOut(t *testing.T) {
 		c.Close()
 		t.Error("a seventeenth is let in")
 	}
-	if s.count.get("full") != 1 {
+	if s.count.all()["full"] != 1 {
 		t.Error("it is not counted")
 	}
 	for i, c := range in {
@@ -304,7 +304,7 @@ func TestOneMemberDoesNotKeepOthersOut(t *testing.T) {
 			t.Errorf("connection %d of %d: %v", i, len(in), err)
 		}
 	}
-	if n := s.count.get("crowded-out"); n == 0 || n != gone {
+	if n := s.count.all()["crowded-out"]; n == 0 || n != gone {
 		t.Errorf("%d were crowded out, %d are gone", n, gone)
 	}
 }
@@ -332,7 +332,7 @@ func TestPapersFollowTheFiles(t *testing.T) {
 	if ask() == nil {
 		t.Error("a revocation is not followed")
 	}
-	eventually(t, "it is counted", func() bool { return s.count.get("stranger") > 0 })
+	eventually(t, "it is counted", func() bool { return s.count.all()["stranger"] > 0 })
 	if err := p2pnode.WriteFile(trustPath(m.dir), make([]byte, maxTrust+1), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -62,15 +62,36 @@ func (s *server) keepExec(ctx context.Context) {
 		c, err := exec.Dial(ctx, s.cfg.Dir, exec.RoleDoor)
 		if err == nil {
 			s.setExec(c)
-			select {
-			case <-c.Done():
-			case <-ctx.Done():
-			}
+			s.tellRefused(ctx, c)
 			s.setExec(nil)
 			c.Close()
 			continue
 		}
 		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// tellRefused tells exec of this door's refusals, until one of the two ends: nobody
+// else can ask the door.
+func (s *server) tellRefused(ctx context.Context, c *exec.Client) {
+	for {
+		if err := c.DoorRefused(ctx, s.count.all()); err != nil {
+			s.cfg.Log.Debug().Err(err).Msg("exec was not told what was refused")
+		}
+		select {
+		case <-c.Done():
+			return
+		case <-ctx.Done():
+			return
+		case <-s.count.more:
+		}
+		select {
+		case <-c.Done():
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(tellEvery):
+		}
 	}
 }
 

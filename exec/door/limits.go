@@ -12,6 +12,7 @@ const (
 	maxRequests   = 64              // on one connection
 	maxChainBytes = 32 << 10        // certificates that a peer presents
 	holdForExec   = time.Second     // a recover waits this long for an exec that is being started
+	tellEvery     = time.Second     // exec is told of refusals so often at most
 	maxAway       = 512 << 10       // of each of the three files of an absence; beyond that the middle is dropped and counted
 	maxHeld       = 512             // things kept
 	noticePeers   = 8               // doors that are told of a death

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ type server struct {
 	key    ed25519.PrivateKey
 	papers *papers
 	keeper *keeper
-	count  counters
+	count  *counters
 
 	came  chan struct{} // exec can be asked again
 	mu    sync.Mutex
@@ -76,7 +77,7 @@ func newServer(cfg Config) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{cfg: cfg, key: key, papers: &papers{dir: cfg.Dir}, came: make(chan struct{}, 1)}, nil
+	return &server{cfg: cfg, key: key, papers: &papers{dir: cfg.Dir}, count: newCounters(), came: make(chan struct{}, 1)}, nil
 }
 
 // run serves l, which it closes, until ctx ends.
@@ -220,8 +221,11 @@ func (s *server) serve(ctx context.Context, v *visitor) {
 		conn.SetDeadline(time.Now().Add(requestTime))
 		var req request
 		if err := readFrame(conn, &req); err != nil {
-			if errors.Is(err, errFrame) {
+			switch {
+			case errors.Is(err, errFrame):
 				s.count.add("bad-frame")
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				s.count.add("request-slow")
 			}
 			return
 		}
@@ -322,23 +326,29 @@ func (s *server) recover(ctx context.Context, caller peer.ID, req p2pnode.Recove
 	return a
 }
 
-// counters are refusals by reason.
+// counters are refusals by reason; more says that there are others since it was read.
 type counters struct {
-	mu sync.Mutex
-	m  map[string]uint64
+	more chan struct{}
+	mu   sync.Mutex
+	m    map[string]uint64
+}
+
+func newCounters() *counters {
+	return &counters{more: make(chan struct{}, 1), m: map[string]uint64{}}
 }
 
 func (c *counters) add(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.m == nil {
-		c.m = map[string]uint64{}
-	}
 	c.m[reason]++
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
 }
 
-func (c *counters) get(reason string) uint64 {
+func (c *counters) all() map[string]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.m[reason]
+	return maps.Clone(c.m)
 }
