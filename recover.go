@@ -50,7 +50,8 @@ const (
 // Refusal is why exec will not act.
 type Refusal string
 
-// The reasons of a refusal.
+// The reasons of a refusal. A used-up budget is none: exec starts the thing itself when
+// there is room again, and that answer is scheduled.
 const (
 	RefusedHealthy     Refusal = "healthy"
 	RefusedStopped     Refusal = "stopped"
@@ -59,7 +60,6 @@ const (
 	RefusedOff         Refusal = "off"
 	RefusedTraced      Refusal = "traced"
 	RefusedStale       Refusal = "stale"
-	RefusedBudget      Refusal = "budget"
 	RefusedExecDead    Refusal = "exec-dead"
 	RefusedUnknown     Refusal = "unknown"
 )

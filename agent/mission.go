@@ -342,7 +342,7 @@ func (c *core) refusedBy(h *here, ans p2pnode.RecoverAnswer) {
 	case p2pnode.RefusedObserve, p2pnode.RefusedOff:
 		c.reportMission(h, p2pnode.PhaseObserved, "", would, p2pnode.Held(ans.Reason))
 		c.release(h, refusedFor)
-	case p2pnode.RefusedMaintenance, p2pnode.RefusedTraced, p2pnode.RefusedBudget:
+	case p2pnode.RefusedMaintenance, p2pnode.RefusedTraced:
 		c.reportMission(h, p2pnode.PhaseRefused, "", "", p2pnode.Held(ans.Reason))
 		c.release(h, refusedFor)
 	default:

@@ -196,7 +196,7 @@ func (c *core) localRefused(k *localCase, why p2pnode.Refusal) {
 	case p2pnode.RefusedObserve, p2pnode.RefusedOff:
 		k.held = p2pnode.Held(why)
 		c.tell(k, p2pnode.PhaseObserved, "would have restarted "+k.service, "")
-	case p2pnode.RefusedMaintenance, p2pnode.RefusedTraced, p2pnode.RefusedBudget:
+	case p2pnode.RefusedMaintenance, p2pnode.RefusedTraced:
 		k.held = p2pnode.Held(why)
 		c.tell(k, p2pnode.PhaseRefused, "", "exec refused: "+string(why))
 	default:

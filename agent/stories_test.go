@@ -130,7 +130,6 @@ func TestEveryStoryEnds(t *testing.T) {
 	answers := map[string]p2pnode.RecoverAnswer{
 		"maintenance": {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedMaintenance},
 		"observe":     {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedObserve},
-		"budget":      {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedBudget},
 		"unknown":     {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedUnknown},
 		"healthy":     {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedHealthy},
 		"exec-dead":   {Outcome: p2pnode.OutcomeRefused, Reason: p2pnode.RefusedExecDead},
