@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,29 +52,86 @@ func TestAnEndTellsWhatWasUsed(t *testing.T) {
 }
 
 // A service that is killed since its check fails: the report has the answers, and the
-// next life is told how the last one ended, not the one before it.
+// next life is told how the last one ended, not the one before it, and which life it is
+// itself, as ps says.
 func TestTheNextLifeIsToldOfAKill(t *testing.T) {
 	told := filepath.Join(t.TempDir(), "told")
 	deaf := p2pnode.ServiceSpec{
 		Name: "deaf", StopGrace: p2pnode.DefaultStopGrace, StartWithin: time.Millisecond,
-		Command: []string{"sh", "-c", "echo \"<$P2PNODE_LAST_EXIT>\" >>" + told + "; exec sleep 1000"},
-		Check:   &p2pnode.Check{Exec: []string{"false"}, Every: 50 * time.Millisecond, Timeout: time.Second, Failures: 3},
+		Command: []string{"sh", "-c", "echo \"<$P2PNODE_LAST_EXIT>$P2PNODE_INCARNATION\" >>" + told + "; exec sleep 1000"},
+		Check:   &p2pnode.Check{Exec: []string{"false"}, Every: 50 * time.Millisecond, Timeout: 15 * time.Second, Failures: 3},
 	}
 	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{deaf}})
 	acted := h.actedOn("deaf")
+	var want []string
 	for range 2 {
-		if e := acted().Exit; e == nil || e.Signal != "SIGKILL" || e.Why != "false: exit status 1 (3 times)" {
+		ev := acted()
+		if e := ev.Exit; e == nil || e.Signal != "SIGKILL" || e.Why != "false: exit status 1 (3 times)" {
 			t.Fatalf("%+v", e)
 		}
+		if want == nil {
+			want = []string{"<>" + ev.Target}
+		}
+		want = append(want, "<SIGKILL>"+ev.New)
 	}
-	var lives []string
-	eventually(t, "three lives", func() bool {
+	eventually(t, "each life was told "+strings.Join(want, " "), func() bool {
 		raw, _ := os.ReadFile(told)
-		lives = strings.Fields(string(raw))
-		return len(lives) >= 3
+		lives := strings.Fields(string(raw))
+		return len(lives) >= 3 && slices.Equal(lives[:3], want)
 	})
-	if lives[0] != "<>" || lives[1] != "<SIGKILL>" || lives[2] != "<SIGKILL>" {
-		t.Errorf("the lives were told %q", lives)
+	if _, err := h.c.Stop(t.Context(), "deaf", VerbOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(told)
+	if ps := h.status("deaf").Incarnation; err != nil || ps == "" || !strings.HasSuffix(strings.TrimSpace(string(raw)), ">"+ps) {
+		t.Errorf("ps says %q, the lives were told %q, %v", ps, raw, err)
+	}
+}
+
+// Of a check that says something else each time, what it said last is told, in order,
+// and of very long answers the end.
+func TestTheLastAnswersAreTold(t *testing.T) {
+	counts := func(name, more string) p2pnode.ServiceSpec {
+		file := filepath.Join(t.TempDir(), "n")
+		return p2pnode.ServiceSpec{
+			Name: name, Command: []string{"sleep", "1000"}, StopGrace: p2pnode.DefaultStopGrace, StartWithin: time.Millisecond,
+			Check: &p2pnode.Check{Exec: []string{"sh", "-c", "n=$(cat " + file + " 2>/dev/null || echo 0); n=$((n+1)); echo $n >" + file + "; echo answer $n" + more + "; exit 1"}, Every: 50 * time.Millisecond, Timeout: 15 * time.Second, Failures: 5},
+		}
+	}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{counts("short", ""), counts("long", strings.Repeat(" x", 150))}})
+	short, long := h.actedOn("short"), h.actedOn("long")
+	if e := short().Exit; e == nil || e.Why != "sh: exit status 1: answer 3; sh: exit status 1: answer 4; sh: exit status 1: answer 5" {
+		t.Errorf("%+v", e)
+	}
+	e := long().Exit
+	if e == nil || len(e.Why) > maxWhy || len(e.Why) < maxWhy/2 || strings.Contains(e.Why, "answer 3") || !strings.Contains(e.Why, "answer 5 x") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A core dump is told of, and of a service that may not leave one it is not.
+func TestACoreDumpIsToldOf(t *testing.T) {
+	var hard syscall.Rlimit
+	pattern, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_CORE, &hard))
+	if where := strings.TrimSpace(string(pattern)); err == nil && (where == "" || where[0] == '|' || where[0] == '/' || hard.Max < 64<<20) {
+		err = fmt.Errorf("no core dump comes into a service's folder here: core_pattern %q, limit %d", where, hard.Max)
+	}
+	need.Had(t, err)
+	size, none := uint64(64<<20), uint64(0)
+	dumps := func(name string, core *uint64) p2pnode.ServiceSpec {
+		return p2pnode.ServiceSpec{
+			Name: name, Cwd: t.TempDir(), StopGrace: p2pnode.DefaultStopGrace, Limits: p2pnode.Limits{Core: core},
+			Command: []string{"sh", "-c", "[ -n \"$P2PNODE_LAST_EXIT\" ] && exec sleep 1000; kill -SEGV $$"},
+		}
+	}
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{dumps("with", &size), dumps("without", &none)}})
+	with, without := h.actedOn("with"), h.actedOn("without")
+	if e := with().Exit; e == nil || e.Signal != "SIGSEGV" || !e.Core {
+		t.Errorf("with a core: %+v", e)
+	}
+	if e := without().Exit; e == nil || e.Signal != "SIGSEGV" || e.Core {
+		t.Errorf("core: 0: %+v", e)
 	}
 }
 
@@ -97,8 +155,12 @@ func TestAHungProgramPrintsItsStacks(t *testing.T) {
 	if err != nil || !strings.Contains(string(raw), "goroutine ") || !strings.Contains(string(raw), "deafPart") {
 		t.Errorf("no stacks in the log: %v\n%s", err, raw)
 	}
-	if ev := sleeper(); ev.Exit == nil || ev.Exit.Signal != "SIGKILL" {
+	ev = sleeper()
+	if ev.Exit == nil || ev.Exit.Signal != "SIGKILL" {
 		t.Errorf("one that does not heed: %+v", ev.Exit)
+	}
+	if took := ev.StartedAt.Sub(ev.DetectedAt); took < dumpFor || took > dumpFor+4*time.Second {
+		t.Errorf("it was given %v to print its stacks", took)
 	}
 }
 

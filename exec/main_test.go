@@ -81,6 +81,10 @@ func part(name string, args []string) {
 		pushPart(args[0], RoleDoor, func(ctx context.Context, c *Client, req p2pnode.RecoverRequest) (p2pnode.RecoverAnswer, error) {
 			return c.RecoverFor(ctx, who, req)
 		})
+	case "caller": // asks for what its arguments say, and waits for the answer
+		if c, err := Dial(context.Background(), args[0], RoleCLI); err == nil {
+			c.Recover(context.Background(), p2pnode.RecoverRequest{Op: args[1], Target: args[2], Expected: args[3]})
+		}
 	case "mute-node": // is there and claims nothing
 		mutePart(args[0])
 	case "confess": // sd_notify: ready, and that it hangs when a file is there

@@ -3,6 +3,8 @@ package exec
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,6 +63,19 @@ func TestWhatIsMissingIsSeenToReturn(t *testing.T) {
 	specs[len(specs)-1].Command = append(specs[len(specs)-1].Command, "100000")
 
 	if os.Geteuid() == 0 {
+		// The real thing: a file system of its own, and a folder of elsewhere.
+		must(os.Mkdir(at("tmpfs"), 0o755))
+		t.Cleanup(func() { syscall.Unmount(at("tmpfs"), syscall.MNT_DETACH) })
+		add("tmpfs", at("tmpfs/data"), at("there"), func() {
+			must(syscall.Mount("tmpfs", at("tmpfs"), "tmpfs", 0, "size=1m"))
+			must(os.Mkdir(at("tmpfs/data"), 0o755))
+		})
+		must(os.Mkdir(at("bound"), 0o755))
+		must(os.Mkdir(at("elsewhere"), 0o755))
+		must(os.WriteFile(at("elsewhere/web"), script, 0o755))
+		t.Cleanup(func() { syscall.Unmount(at("bound"), syscall.MNT_DETACH) })
+		add("bind", "", at("bound/web"), func() { must(syscall.Mount(at("elsewhere"), at("bound"), "", syscall.MS_BIND, "")) })
+
 		// Its user may not enter the folder: no look of exec's sees that, only trying does.
 		must(os.Chmod(filepath.Dir(dir), 0o711))
 		must(os.Chmod(dir, 0o711))
@@ -76,12 +91,25 @@ func TestWhatIsMissingIsSeenToReturn(t *testing.T) {
 			t.Errorf("%s: %+v", name, s)
 		}
 	}
+	var fast []time.Duration
 	for name, back := range returns {
 		back()
 		began := time.Now()
 		if s := h.await(name, p2pnode.StateUp); s.Restarts != 0 {
 			t.Errorf("%s is up after %d restarts", name, s.Restarts)
 		}
-		t.Logf("%s: there -> up: %v", name, time.Since(began).Round(time.Millisecond))
+		took := time.Since(began)
+		t.Logf("%s: there -> up: %v", name, took.Round(time.Millisecond))
+		if name == "closed" { // tried, not seen
+			continue
+		}
+		if fast = append(fast, took); took > soonThere {
+			t.Errorf("%s was there for %v until it was up", name, took)
+		}
 	}
+	slices.Sort(fast)
+	t.Logf("p50 %v of %d", fast[len(fast)/2].Round(time.Millisecond), len(fast))
 }
+
+// soonThere is what a look every 150 ms and a start may take on a busy machine.
+const soonThere = time.Second

@@ -1,10 +1,13 @@
 package exec
 
 import (
+	"encoding/binary"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"p2pnode"
 )
@@ -94,4 +97,79 @@ func TestDescriptorsTravelWithTheirFrame(t *testing.T) {
 		files[0].Close()
 		files[1].Close()
 	}
+}
+
+// What is no frame ends the connection that it came on and nothing else; half a hello is
+// waited for as long as a hello may take, and a slow frame is answered when it is through.
+func TestDamagedFramesOnTheSocket(t *testing.T) {
+	h := newHost(t, daemonConfig{})
+	files := func() int {
+		entries, _ := os.ReadDir(procPath(h.cmd.Process.Pid, "fd"))
+		return len(entries)
+	}
+	frame := func(m message) []byte {
+		raw, err := encodeMessage(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	hello, status := frame(message{ID: 1, Verb: "hello", Body: body(helloBody{RoleCLI})}), frame(message{ID: 2, Verb: "status"})
+	open := func(greeted bool) *frameConn {
+		raw, err := dialSocket(t.Context(), SocketPath(h.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { raw.Close() })
+		raw.SetDeadline(time.Now().Add(4 * helloWait))
+		c := newFrameConn(raw)
+		if greeted {
+			raw.Write(hello)
+			if m, _, err := c.read(); err != nil || m.ID != 1 || m.Error != nil {
+				t.Fatalf("hello: %+v, %v", m, err)
+			}
+		}
+		return c
+	}
+	before := files()
+	head := func(n uint32, more string) []byte { return append(binary.BigEndian.AppendUint32(nil, n), more...) }
+	for _, c := range []struct {
+		name    string
+		greeted bool
+		raw     []byte
+		ends    time.Duration // at least
+	}{
+		{"oversized", true, head(maxFrame+1, "\x01{}"), 0},
+		{"of four gigabytes", true, head(1<<32-1, "\x01{}"), 0},
+		{"empty", true, head(0, "\x01"), 0},
+		{"another version", true, head(3, "\x09{}"), 0},
+		{"no JSON", true, head(3, "\x01{{"), 0},
+		{"an oversized hello", false, head(maxFrame+1, "\x01{}"), 0},
+		{"half a hello", false, hello[:len(hello)/2], helloWait - time.Second},
+	} {
+		conn, began := open(c.greeted), time.Now()
+		conn.conn.Write(c.raw)
+		n, err := conn.conn.Read(make([]byte, 1))
+		if n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) < c.ends {
+			t.Errorf("%s: %d bytes, %v after %v", c.name, n, err, time.Since(began))
+		}
+		if _, err := h.c.Status(t.Context()); err != nil {
+			t.Fatalf("after one that is %s exec does not answer: %v", c.name, err)
+		}
+	}
+	left := open(true) // in the middle of a frame
+	left.conn.Write(status[:len(status)/2])
+	left.close()
+	slow := open(true)
+	for i := range status {
+		slow.conn.Write(status[i : i+1])
+		if _, err := h.c.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, _, err := slow.read(); err != nil || m.ID != 2 || len(m.Body) == 0 {
+		t.Errorf("a slow frame: %+v, %v", m, err)
+	}
+	slow.close()
+	eventually(t, "exec keeps none of them open", func() bool { return files() <= before })
 }
