@@ -129,7 +129,7 @@ func parent(pid int) (of int) {
 func children(pid int) map[int]uint64 {
 	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	out := map[int]uint64{}
-	for _, field := range strings.Fields(string(raw)) {
+	for field := range strings.FieldsSeq(string(raw)) {
 		if n, err := strconv.Atoi(field); err == nil {
 			out[n] = host.StartTicks(n)
 		}
