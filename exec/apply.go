@@ -157,7 +157,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 		return
 	}
 	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, map[string]progress{}, leftover{}, nil, ""
-	k.launch = &res.launch
+	k.launch, k.probing = &res.launch, nil
 	r.metrics.started(res.name, job.eff.by.Kind)
 	r.step(evStarted{name: res.name, inc: res.inc, pid: res.proc.pid, looked: res.looked})
 	r.watch(k, res.inc)
@@ -350,15 +350,19 @@ func (r *runner) applyAnswer(e effAnswer) {
 	ch <- e.answer // buffered
 }
 
+// inquiry is one look at what a service waits for; it has a size, or two were one.
+type inquiry struct{ _ byte }
+
 // applyProbe looks whether what a service waits for has changed. One look of a service
 // is under way at a time, and exec's end does not wait for it: on a mount whose server
 // is gone it may last for ever, and holds a thread.
 func (r *runner) applyProbe(name string) {
 	k := r.kids[name]
-	if k == nil || k.probing {
+	if k == nil || k.probing != nil {
 		return
 	}
-	k.probing = true
+	look := new(inquiry)
+	k.probing = look
 	s := r.policy.svcs[name]
 	job := startJob{eff: effStart{name: name, inc: s.inc}, spec: k.spec, id: k.id}
 	before, old, waitsFor := k.world, k.proc, s.state
@@ -366,7 +370,10 @@ func (r *runner) applyProbe(name string) {
 	go func() {
 		changed := anyway || r.changed(job, waitsFor, before, old)
 		r.do(func() {
-			k.probing = false
+			if k.probing != look {
+				return // it has run since
+			}
+			k.probing = nil
 			if changed {
 				r.step(evWorld{name: name})
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -21,23 +22,29 @@ func (r *runner) applyCheck(e effCheck) {
 	if k == nil || k.proc == nil {
 		return
 	}
-	pid, last := k.proc.pid, k.progress[e.which]
+	proc, last := k.proc, k.progress[e.which]
 	run := r.programOf(k, e.inc)
-	turn := k.turns[e.which]
-	if turn == nil {
-		turn = make(chan struct{}, 1)
-		k.turns[e.which] = turn
+	t, known := k.turns[e.which]
+	if !known || !reflect.DeepEqual(t.of, e.check) { // another question does not wait for this one
+		t = turn{e.check, make(chan struct{}, 1)}
+		k.turns[e.which] = t
 	}
-	put := func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, turn) }
+	put := func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, t.taken) }
 	r.wg.Go(func() {
-		ev, now := ask(e.check, put, pid, last, evChecked{name: e.name, inc: e.inc, which: e.which, rules: e.rules})
+		ev, now := ask(e.check, put, proc.pid, last, evChecked{name: e.name, inc: e.inc, which: e.which, rules: e.rules})
 		r.do(func() {
-			if k := r.kids[e.name]; k != nil {
+			if k := r.kids[e.name]; k != nil && k.proc == proc {
 				k.progress[e.which] = now
 			}
 			r.step(ev)
 		})
 	})
+}
+
+// turn is whose it is to be asked: one question of a check at a time.
+type turn struct {
+	of    p2pnode.Check
+	taken chan struct{} // full while a question has not come back
 }
 
 // progress is what a process tree had used of the CPU at a moment, and how often a
@@ -83,11 +90,11 @@ func (p progress) since(before progress) float64 {
 // inTurn puts c's question when the one before it has come back, and returns when its
 // time is over in any case. A file, a program or a socket may be on a mount whose server
 // is gone: then the question holds a thread until that is back, and no other one is put.
-func inTurn(ctx context.Context, c p2pnode.Check, run program, turn chan struct{}) error {
+func inTurn(ctx context.Context, c p2pnode.Check, run program, taken chan struct{}) error {
 	limit := time.NewTimer(c.Timeout)
 	defer limit.Stop()
 	select {
-	case turn <- struct{}{}:
+	case taken <- struct{}{}:
 	case <-limit.C:
 		return fmt.Errorf("a question before has not come back: does a mount hang? %w", context.DeadlineExceeded)
 	case <-ctx.Done():
@@ -96,7 +103,7 @@ func inTurn(ctx context.Context, c p2pnode.Check, run program, turn chan struct{
 	answer := make(chan error, 1)
 	go func() {
 		err := check.Ask(ctx, c, run)
-		<-turn
+		<-taken
 		answer <- err
 	}()
 	limit.Reset(c.Timeout + answerGrace)

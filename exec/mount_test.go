@@ -44,9 +44,12 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 	}
 	web := service("web", "part:sleep")
 	web.EnvFile = []string{filepath.Join(mount, "env")}
-	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{web, service("other", "part:sleep")}})
+	writes := service("writes", "part:sleep")
+	writes.LogFile, writes.StopGrace = filepath.Join(mount, "writes.log"), 100*time.Millisecond
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{web, writes, service("other", "part:sleep")}})
 	h.await("web", p2pnode.StateMissing)
 	other, exec := h.await("other", p2pnode.StateUp).PID, h.cmd.Process.Pid
+	itself := h.await("writes", p2pnode.StateUp).PID
 	back := hang(t, mount)
 	threads := threadsOf(exec)
 	for range 20 {
@@ -61,6 +64,8 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 	if n := threadsOf(exec); n > threads+10 {
 		t.Errorf("%d threads, and there were %d", n, threads)
 	}
+	unix.Kill(itself, unix.SIGSTOP) // what it wrote last is on the mount
+	h.awaitNew("writes", itself)
 	kill9(t, other)
 	h.awaitNew("other", other)
 	back()
@@ -76,7 +81,8 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 }
 
 // Checks whose file, program or socket is on a mount that hangs fail in their time, say
-// why, spend a thread each, and pass when the mount is back.
+// why, spend a thread each, hold up no start, are forgotten for other ones, and pass
+// when the mount is back.
 func TestACheckOnAMountThatHangs(t *testing.T) {
 	need.Root(t, "it mounts something")
 	dir := t.TempDir()
@@ -96,12 +102,13 @@ func TestACheckOnAMountThatHangs(t *testing.T) {
 	}
 	services := []p2pnode.ServiceSpec{
 		onIt("file", p2pnode.Check{File: program, Newer: time.Hour}),
+		onIt("folder", p2pnode.Check{Exec: []string{"/bin/true"}}),
 		onIt("program", p2pnode.Check{Exec: []string{program}}),
 	}
-	services[1].StartWithin = time.Second
-	h := newHost(t, daemonConfig{Services: services[:1]})
-	h.await("file", p2pnode.StateUp)
-	exec := h.cmd.Process.Pid
+	services[1].Cwd, services[2].StartWithin = mount, time.Second
+	h := newHost(t, daemonConfig{Services: services[:2]})
+	h.await("folder", p2pnode.StateUp)
+	file, exec := h.await("file", p2pnode.StateUp).PID, h.cmd.Process.Pid
 	threads := threadsOf(exec)
 	back := hang(t, mount)
 	h.reload(services...)
@@ -114,14 +121,19 @@ func TestACheckOnAMountThatHangs(t *testing.T) {
 	if n := threadsOf(exec); n > threads+10 {
 		t.Errorf("%d threads, and there were %d", n, threads)
 	}
+	other := onIt("file", p2pnode.Check{File: h.dir, Newer: time.Hour})
+	h.reload(other, services[1], services[2])
+	h.await("file", p2pnode.StateUp)
+	kill9(t, file)
+	h.awaitNew("file", file)
 	back()
-	for _, s := range services {
+	for _, s := range services[1:] {
 		if now := h.await(s.Name, p2pnode.StateUp); now.Restarts != 0 {
 			t.Errorf("%+v", now)
 		}
 	}
 	h.reload(services[0])
-	eventually(t, "the other one is gone", func() bool { return h.status("program").Name == "" })
+	eventually(t, "the other ones are gone", func() bool { return h.status("program").Name+h.status("folder").Name == "" })
 	hang(t, mount)
 	h.cmd.Process.Signal(unix.SIGTERM)
 	eventually(t, "exec has ended", func() bool { return !alive(exec) })

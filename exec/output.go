@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -44,8 +45,32 @@ func openOutput(path string, l launch, ours bool) (fd int, err error) {
 	return appendTo(path)
 }
 
+// openOutputUnless is openOutput that ctx ends, though the kernel may go on with it.
+func openOutputUnless(ctx context.Context, path string, l launch, ours bool) (int, error) {
+	type opened struct {
+		fd  int
+		err error
+	}
+	o, ok := unlessOver(ctx, func() (o opened) {
+		o.fd, o.err = openOutput(path, l, ours)
+		return o
+	}, func(late opened) {
+		if late.err == nil {
+			unix.Close(late.fd)
+		}
+	})
+	if !ok {
+		return -1, fmt.Errorf("%s: given up while it was opened: %w", path, ctx.Err())
+	}
+	return o.fd, o.err
+}
+
 func appendTo(path string) (fd int, err error) {
-	fd, err = unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
+	const how = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err = unix.Open(path, how, 0)
+	if errors.Is(err, unix.ENOENT) { // to create it waits for a disk that is frozen
+		fd, err = unix.Open(path, how|unix.O_CREAT, 0o640)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("%s: %w", path, err)
 	}
@@ -57,7 +82,7 @@ func appendTo(path string) (fd int, err error) {
 	return fd, unix.SetNonblock(fd, false)
 }
 
-// disguise is held by whoever opens files as another user: what the kernel takes from
+// disguise is held by whoever becomes another user for files: what the kernel takes from
 // the process for it must be given back once.
 var disguise sync.Mutex
 
@@ -69,23 +94,25 @@ func (l *launch) asItsUser(f func() error) error {
 		return f()
 	}
 	disguise.Lock()
-	defer disguise.Unlock()
 	dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	done := make(chan error, 1)
+	disguised, done := make(chan error, 1), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for ever: it ends with this goroutine
-		done <- func() error {
-			if err := l.as.forFiles(); err != nil {
-				return fmt.Errorf("cannot open files as uid %d: %w", l.as.UID, err)
-			}
-			return f()
-		}()
+		err := l.as.forFiles()
+		disguised <- err
+		if err == nil {
+			done <- f()
+		}
 	}()
-	err := <-done
+	err := <-disguised
 	if dumpable == 1 {
 		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // another identity took it away
 	}
-	return err
+	disguise.Unlock() // f may wait for a mount that hangs
+	if err != nil {
+		return fmt.Errorf("cannot open files as uid %d: %w", l.as.UID, err)
+	}
+	return <-done
 }
 
 // forFiles gives this thread, and no other, the groups, and for files the IDs, of c.

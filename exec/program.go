@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"p2pnode"
+
+	"golang.org/x/sys/unix"
 )
 
 // A check's program runs as its service does: the same user, groups, folder,
@@ -57,7 +59,14 @@ func (l launch) checking(argv []string) (launch, error) {
 		return key == cookieKey || key == "NOTIFY_SOCKET" || key == "WATCHDOG_USEC"
 	})
 	var err error
-	l.path, err = resolve(argv[0], l.cwd, l.env)
+	if l.path, err = resolve(argv[0], l.cwd, l.env); err != nil {
+		return l, err
+	}
+	// A child that waits for a mount whose server is gone holds up every fork of exec until
+	// its program runs. Let that wait be here, in the question's own goroutine.
+	if l.cwd != "" {
+		err = unix.Access(l.cwd, unix.X_OK)
+	}
 	return l, err
 }
 
@@ -73,6 +82,12 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 	}
 	defer said.Close()
 	l.stdout = int(w.Fd())
+	if l.as != nil { // it may open /dev/stderr
+		if err := unix.Fchown(l.stdout, int(l.as.UID), int(l.as.GID)); err != nil {
+			w.Close()
+			return err
+		}
+	}
 	mark := marks{env: checkKey + "=" + rand.Text()}
 	mark.pipe, _ = os.Readlink(procPath(os.Getpid(), "fd/"+strconv.Itoa(l.stdout)))
 	l.env = append(l.env, mark.env)

@@ -173,7 +173,7 @@ func TestACheckRunsAsItsService(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := filepath.Join(dir, "look")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n{ id -u; id -g; id -G; pwd; umask; grep NoNewPrivs /proc/self/status; env; } > $OUT.new && mv -f $OUT.new $OUT\n"), 0o755); err != nil {
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n{ id -u; id -g; id -G; pwd; umask; grep NoNewPrivs /proc/self/status; env; } > $OUT.new && echo good > /dev/stderr && mv -f $OUT.new $OUT\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	web := withProgram("web", "")

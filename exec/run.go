@@ -85,9 +85,9 @@ type kid struct {
 	excerpt  *p2pnode.Excerpt
 	spoke    *process // whose end excerpt is of
 	world    string
-	probing  bool                     // a look at that is under way
-	turns    map[string]chan struct{} // of each check: full while a question has not come back
-	failedAt time.Time                // the last start that failed, and why
+	probing  *inquiry        // the look at that which is under way
+	turns    map[string]turn // of each check
+	failedAt time.Time       // the last start that failed, and why
 	failedBy string
 	patience time.Duration       // until it is tried whatever the looks say
 	progress map[string]progress // at the last question of each check that failed
@@ -304,7 +304,7 @@ func (r *runner) open(now time.Time, spec p2pnode.ServiceSpec) error {
 
 func (r *runner) equip(spec p2pnode.ServiceSpec) error {
 	spec = normalised(spec)
-	k := &kid{spec: spec, id: r.identityOf(spec.Name), progress: map[string]progress{}, turns: map[string]chan struct{}{}}
+	k := &kid{spec: spec, id: r.identityOf(spec.Name), progress: map[string]progress{}, turns: map[string]turn{}}
 	var err error
 	cfg := logs.Config{RunDir: runDir(r.cfg.Dir), LogDir: logDir(r.cfg.Dir), Service: spec.Name, Log: r.cfg.Log}
 	cfg.Refused = func(err error) { r.disk("log of "+spec.Name, err) }

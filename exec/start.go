@@ -49,12 +49,8 @@ type startResult struct {
 // none.
 func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res := startResult{name: job.eff.name, inc: job.eff.inc}
-	ready := make(chan preparation, 1)
-	go func() { ready <- r.prepared(job) }() // on a mount that hangs it may last for ever
-	var pre preparation
-	select {
-	case pre = <-ready:
-	case <-ctx.Done():
+	pre, ok := unlessOver(ctx, func() preparation { return r.prepared(job) }, nil)
+	if !ok {
 		pre.err = &cannotRun{startBroken, "given up while its files were looked at"}
 	}
 	if pre.err != nil {
@@ -83,7 +79,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res.launch = l
 	res.proc, res.err = r.fork(ctx, job, l, lock)
 	if res.err != nil {
-		res.world = worldOf(job.spec, env)
+		res.world, _ = unlessOver(ctx, func() string { return worldOf(job.spec, env) }, nil)
 		return res
 	}
 	r.cfg.History.Record(p2pnode.HistoryEvent{
@@ -91,6 +87,22 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
 	})
 	return res
+}
+
+// unlessOver has f done and waits for that unless ctx ends: on a mount that hangs it may
+// last for ever. late is given what comes after that.
+func unlessOver[T any](ctx context.Context, f func() T, late func(T)) (v T, ok bool) {
+	done := make(chan T, 1)
+	go func() { done <- f() }()
+	select {
+	case v = <-done:
+		return v, true
+	case <-ctx.Done():
+	}
+	if late != nil {
+		go func() { late(<-done) }()
+	}
+	return v, false
 }
 
 // preparation is what a start has found out beforehand, without a change to anything.
@@ -259,7 +271,7 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
 	// opened here, apart from exec's own end, so that blocking mode is its own.
 	if job.spec.Log == p2pnode.LogFile {
-		l.stdout, err = openOutput(outputOf(job.spec, r.cfg.Dir), l, job.spec.LogFile == "")
+		l.stdout, err = openOutputUnless(ctx, outputOf(job.spec, r.cfg.Dir), l, job.spec.LogFile == "")
 	} else {
 		l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}

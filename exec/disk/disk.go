@@ -40,6 +40,7 @@ type Hand struct {
 
 	mu    sync.Mutex
 	work  chan struct{} // closed when what is done now is done; nil: nothing
+	began time.Time     // that
 	hangs bool
 }
 
@@ -64,7 +65,7 @@ func (h *Hand) do(f func(), late <-chan time.Time) (done bool) {
 		work, mine := h.work, h.work == nil
 		if mine {
 			work = make(chan struct{})
-			h.work = work
+			h.work, h.began = work, time.Now()
 			go h.run(f)
 		}
 		h.mu.Unlock()
@@ -79,14 +80,17 @@ func (h *Hand) do(f func(), late <-chan time.Time) (done bool) {
 	}
 }
 
-// overdue notes that the disk hangs, unless work is done by now.
+// overdue notes that the disk hangs, unless work is done by now, or has just begun: who
+// had to wait for many before has seen none hang.
 func (h *Hand) overdue(work chan struct{}) (done bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.work != work {
 		return true
 	}
-	h.turnLocked(true)
+	if time.Since(h.began) >= Patience/2 {
+		h.turnLocked(true)
+	}
 	return false
 }
 

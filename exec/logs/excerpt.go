@@ -101,7 +101,11 @@ func (l *Log) ownFile() []string {
 	if path == "" {
 		return nil
 	}
-	data := tail(path, 2*excerptBytes)
+	read := make(chan []byte, 1)
+	if !l.others.Try(func() { read <- tail(path, 2*excerptBytes) }) {
+		return nil
+	}
+	data := <-read
 	if len(data) == 0 {
 		return nil
 	}

@@ -35,11 +35,12 @@ type Config struct {
 // where the disk hangs nobody waits for it longer than disk.Patience, and what comes is
 // in memory (flood.go) until it goes on.
 type Log struct {
-	cfg  Config
-	hand disk.Hand
-	file *rotating  // the hand's
-	buf  []byte     // the hand's: what it reads
-	past sync.Mutex // held by whoever reads a FIFO past a disk that hangs
+	cfg    Config
+	hand   disk.Hand
+	others disk.Hand  // reads what the program writes by itself, which may be on another disk
+	file   *rotating  // the hand's
+	buf    []byte     // the hand's: what it reads
+	past   sync.Mutex // held by whoever reads a FIFO past a disk that hangs
 
 	mu      sync.Mutex // never held while the disk is waited for
 	follows string     // a file that the program writes by itself
