@@ -28,7 +28,7 @@ type By struct {
 // back if it is dead. It is a hint: it carries no evidence, and exec reads
 // nothing in it but names.
 type RecoverRequest struct {
-	Op       string `json:"op"`       // idempotency key: the same op for the same target and life has one effect and one answer
+	Op       string `json:"op"`       // idempotency key: the same op for the same target and life has one effect; a done or already-done is answered again
 	Target   string `json:"target"`   // service, or @node, @exec
 	Expected string `json:"expected"` // Incarnation of a service, Life of a node process; "" is refused as stale
 	Agent    string `json:"agent,omitempty"`

@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	osexec "os/exec"
@@ -126,11 +127,11 @@ func (l *launch) become(name, group string) error {
 // and no home.
 func lookupUser(name string) (*user.User, error) {
 	u, err := user.Lookup(name)
-	if err == nil || !isID(name) {
+	if !isID(name) || !noEntry(err) {
 		return u, err
 	}
-	if u, err = user.LookupId(name); err == nil {
-		return u, nil
+	if u, err = user.LookupId(name); !noEntry(err) {
+		return u, err
 	}
 	return &user.User{Uid: name, Gid: name, Username: name, HomeDir: "/"}, nil
 }
@@ -138,10 +139,19 @@ func lookupUser(name string) (*user.User, error) {
 // lookupGroup does the same for groups.
 func lookupGroup(name string) (*user.Group, error) {
 	g, err := user.LookupGroup(name)
-	if err != nil && isID(name) {
+	if isID(name) && noEntry(err) {
 		return &user.Group{Gid: name, Name: name}, nil
 	}
 	return g, err
+}
+
+// noEntry reports whether err says that there is no such user or group. One that says
+// that it could not be looked up, for want of descriptors say, does not.
+func noEntry(err error) bool {
+	_, name := errors.AsType[user.UnknownUserError](err)
+	_, id := errors.AsType[user.UnknownUserIdError](err)
+	_, group := errors.AsType[user.UnknownGroupError](err)
+	return name || id || group || errors.Is(err, fs.ErrNotExist)
 }
 
 // isID reports whether text is a number that the kernel takes for a user or a group; the

@@ -188,6 +188,17 @@ x@.service is a template: %i is not known here
 `, `
 3: StandardOutput=null is left out: p2pnode keeps the output, see p2pnode logs out
 `},
+		{"errors went elsewhere, and a user", "out.service", "[Service]\nStandardError=journal\nStandardOutput=append:/var/log/out\nExecStart=/bin/out\nUser=www\n", `
+  out:
+    command: [/bin/out]
+    restart: "no"
+    log: file
+    log_file: /var/log/out
+    user: www
+`, `
+2: StandardError=journal is left out: both streams go the same way
+3: /var/log/out is opened as www here, not as root: it must be his to write
+`},
 		{"known by what is in it", "web", "[Service]\nExecStart=/bin/a\nExecStart=/bin/b\nType=oneshot\n", `
   web:
     command: [/bin/b]

@@ -58,8 +58,11 @@ type unitReader struct {
 	env      []entry
 	envFiles []string
 	oneshot  bool
+	user     string
 
-	outputFile string
+	outputFile string // that StandardOutput is carried over to, said in outputLine
+	outputLine int
+	errors     setting // the last StandardError
 }
 
 // unitTexts are settings that are our keys under another name.
@@ -77,6 +80,9 @@ var silent = map[string]bool{
 
 func (u *unitReader) take(k setting) error {
 	if key := unitTexts[k.key]; key != "" && k.section == "Service" {
+		if k.key == "User" {
+			u.user = k.value
+		}
 		u.s.set(key, yamlText(k.value))
 		return nil
 	}
@@ -129,8 +135,10 @@ func (u *unitReader) take(k setting) error {
 		u.note(k.line, "NoNewPrivileges: p2pnode forbids them to services with user: or group:, and to no others")
 	case "After", "Requires", "BindsTo", "Wants", "Requisite", "PartOf":
 		u.order(k)
-	case "StandardOutput", "StandardError":
+	case "StandardOutput":
 		u.output(k)
+	case "StandardError":
+		u.errors = k
 	case "StartLimitIntervalSec", "StartLimitInterval", "StartLimitBurst":
 		u.note(k.line, "%s is left out: p2pnode never gives a service up, what keeps failing is tried once a minute", k.key)
 	case "SendSIGKILL":
@@ -221,18 +229,30 @@ func (u *unitReader) output(k setting) {
 	how, path, _ := strings.Cut(k.value, ":")
 	switch {
 	case oneOf(how, "", "journal", "inherit", "syslog"):
-	case k.key == "StandardOutput" && oneOf(how, "file", "append", "truncate") && filepath.IsAbs(path) && !strings.ContainsAny(path, "%{"):
+	case oneOf(how, "file", "append", "truncate") && filepath.IsAbs(path) && !strings.ContainsAny(path, "%{"):
 		u.s.set("log", "file")
 		u.s.set("log_file", yamlText(path))
-		u.outputFile = path
+		u.outputFile, u.outputLine = path, k.line
 		if how != "append" {
 			u.note(k.line, "StandardOutput=%s: p2pnode appends to the file", k.value)
 		}
-	case path != "" && path == u.outputFile:
-	case k.key == "StandardError":
-		u.note(k.line, "StandardError=%s is left out: both streams go the same way", k.value)
 	default:
 		u.note(k.line, "StandardOutput=%s is left out: p2pnode keeps the output, see p2pnode logs %s", k.value, u.s.name)
+	}
+}
+
+// outputs says what is only known when both streams and the user are.
+func (u *unitReader) outputs() {
+	how, path, _ := strings.Cut(u.errors.value, ":")
+	switch {
+	case oneOf(how, "", "inherit"):
+	case oneOf(how, "journal", "syslog") && u.outputFile == "":
+	case path != "" && path == u.outputFile:
+	default:
+		u.note(u.errors.line, "StandardError=%s is left out: both streams go the same way", u.errors.value)
+	}
+	if u.outputFile != "" && !oneOf(u.user, "", "root", "0") {
+		u.note(u.outputLine, "%s is opened as %s here, not as root: it must be his to write", u.outputFile, u.user)
 	}
 }
 
@@ -389,6 +409,7 @@ func (u *unitReader) finish(line int) error {
 	if len(u.envFiles) > 0 {
 		u.s.set("env_file", yamlList(u.envFiles))
 	}
+	u.outputs()
 	if u.oneshot {
 		u.note(line, "Type=oneshot: p2pnode keeps services that go on; this one runs once, at each start of p2pnode")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,14 +220,16 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 					asked.Go(func() { got[i], errs[i] = a.act(ctx, client, name, arg, do, opt) })
 				}
 				asked.Wait()
+				var failed error // of one target; what became of the others is shown all the same
 				for i := range args {
-					if errs[i] != nil {
-						return errs[i]
-					}
-					all.OK = all.OK && got[i].OK
+					failed = cmp.Or(failed, errs[i])
+					all.OK = all.OK && errs[i] == nil && got[i].OK
 					all.Services = append(all.Services, got[i].Services...)
 				}
-				return a.showOutcome(all)
+				if failed != nil && len(all.Services) == 0 {
+					return failed
+				}
+				return cmp.Or(failed, a.showOutcome(all))
 			})
 		},
 	}

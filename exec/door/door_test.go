@@ -224,6 +224,9 @@ func TestHalfOpenConnectionsMakeRoom(t *testing.T) {
 	}
 	eventually(t, "the others are too slow", func() bool { return s.count.all()["handshake-slow"] == maxConns-1 })
 	eventually(t, "and gone", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 0 })
+	if all := s.count.all(); len(all) != 2 {
+		t.Errorf("more is counted than one crowded out and the others: %v", all)
+	}
 }
 
 // in opens n connections that prove themselves as m, and returns when the door knows.

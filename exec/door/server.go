@@ -213,7 +213,9 @@ func (s *server) serve(ctx context.Context, v *visitor) {
 	var who p2pnode.Certificate
 	conn := tls.Server(v.raw, config(chain, s.key, verifyMember(trust, &who)))
 	if err := conn.HandshakeContext(ctx); err != nil {
-		s.count.add(handshakeReason(err))
+		if !errors.Is(err, net.ErrClosed) && ctx.Err() == nil { // the door closed it: crowded out, or its own end
+			s.count.add(handshakeReason(err))
+		}
 		return
 	}
 	s.prove(v, who.Node)
@@ -242,7 +244,7 @@ func handshakeReason(err error) string {
 		return "stranger"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "handshake-slow"
-	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return "handshake-left"
 	}
 	return "handshake-bad"
