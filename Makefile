@@ -99,7 +99,7 @@ upgrades: build ## the binary replaced 100 times under services that work and di
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=100 $(GO) test -v -count=1 -timeout 40m -run UpgradesUnderLoad ./test/keep
 
 .PHONY: kills
-kills: build ## exec, door and node process killed 1000 times at all moments, 200 last words; SEED=N throws the same dice
+kills: build ## exec, door and node process killed 1000 times at all moments and about as often in a row, 200 last words; SEED=N throws the same dice
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=1000 $(GO) test -v -count=1 -timeout 60m -run '^TestKills$$' ./test/keep
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=200 $(GO) test -v -count=1 -timeout 60m -run LastWords ./test/keep
 

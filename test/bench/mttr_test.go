@@ -121,7 +121,7 @@ func BenchmarkMTTR(b *testing.B) {
 				crowd(b, f.around)
 				s := c.start(b, dir, ts)
 				b.Cleanup(s.stop)
-				o := outcome{score.Repair{Contender: c.name, Config: c.config, Fault: f.name, At: time.Now().UTC(), Commit: commit(b), Host: score.Host()}}
+				o := outcome{score.Repair{Contender: c.name, Config: c.config, Fault: f.name, At: time.Now().UTC(), Commit: score.Commit(), Host: score.Host()}}
 				for b.Loop() {
 					o.measure(b, f, s, ts, program)
 				}
@@ -339,18 +339,6 @@ func (o *outcome) rounds() int {
 		return 60
 	}
 	return 20
-}
-
-// commit is the revision that is measured, with a mark where the tree differs from it.
-func commit(b *testing.B) string {
-	b.Helper()
-	cmd := exec.Command("git", "describe", "--always", "--dirty", "--exclude", "*")
-	cmd.Dir = bin.Root(b)
-	out, err := cmd.Output()
-	if err != nil {
-		b.Logf("no revision: %v", err)
-	}
-	return strings.TrimSpace(string(out))
 }
 
 // crowd starts n processes that have nothing to do with anybody's services.

@@ -59,6 +59,7 @@ func (h *Host) killInARow(rng *rand.Rand, ledgers []string, hit *stages) (kills 
 			return i%3 == 0 || i%3 == 1 && h.locked(exec) || took() > 0 || !host.Running(exec, start)
 		})
 		time.Sleep(time.Duration(rng.IntN(10_000)) * time.Microsecond)
+		locked := h.locked(exec)
 		for _, t := range targets {
 			if t.pid <= 1 || !host.Running(t.pid, host.StartTicks(t.pid)) {
 				continue
@@ -72,7 +73,7 @@ func (h *Host) killInARow(rng *rand.Rand, ledgers []string, hit *stages) (kills 
 			continue // that one had worked
 		}
 		switch n := took(); {
-		case n == 0 && !h.locked(exec):
+		case n == 0 && !locked:
 			hit.fresh++
 		case n == 0:
 			hit.locked++

@@ -152,6 +152,8 @@ func TestPostmasterIsKilled(t *testing.T) {
 
 	stop := make(chan struct{})
 	var load sync.WaitGroup
+	end := sync.OnceFunc(func() { close(stop); load.Wait() })
+	t.Cleanup(end)
 	repeat := func(f func(n int)) {
 		load.Go(func() {
 			for n := 0; ; n++ {
@@ -210,8 +212,7 @@ func TestPostmasterIsKilled(t *testing.T) {
 			break
 		}
 	}
-	close(stop)
-	load.Wait()
+	end()
 	there, err := strconv.Atoi(strings.TrimSpace(d.must("psql", "-qAtc", "SELECT count(DISTINCT n) FROM said")))
 	if err != nil || there < said || said == 0 {
 		t.Errorf("%d rows were acknowledged, %d are there, %v", said, there, err)

@@ -104,7 +104,7 @@ func save(all map[string]outcome) error {
 
 // try runs one row's tests.
 func try(row score.Row) (outcome, error) {
-	o := outcome{Row: row.ID, State: "nothing-yet", Why: row.Wants, At: time.Now().UTC().Format("2006-01-02"), Commit: commit()}
+	o := outcome{Row: row.ID, State: "nothing-yet", Why: row.Wants, At: time.Now().UTC().Format("2006-01-02"), Commit: score.Commit()}
 	scratch, err := os.MkdirTemp("", "p2pnode-score-")
 	if err != nil {
 		return o, err
@@ -202,18 +202,6 @@ func skipped(path string, r score.Run, missing string) string {
 		return strings.Split(text, "\n")[0]
 	}
 	return fmt.Sprintf("no test %s in %s", missing, r.Pkg)
-}
-
-// commit names what is measured; a tree that is not as committed, but for what the
-// card itself writes, is said so.
-func commit() string {
-	head, _ := exec.Command("git", "rev-parse", "--short=9", "HEAD").Output()
-	name := strings.TrimSpace(string(head))
-	changed, _ := exec.Command("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!"+kept, ":!"+table, ":!README.md").Output()
-	if len(changed) > 0 {
-		name += " and changes"
-	}
-	return name
 }
 
 func figuresOf(path string) (out []score.Figure) {
