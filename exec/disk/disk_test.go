@@ -7,12 +7,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"p2pnode/test/bubble"
 )
 
 // A disk that does not answer holds up the first caller for Patience and the others for
 // nothing; when it goes on what was put aside comes first.
 func TestAHangingDiskIsNotWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var turned []bool
 		var did []string
 		aside := 2
@@ -58,7 +60,7 @@ func TestAHangingDiskIsNotWaitedFor(t *testing.T) {
 // Who waits for another's work that ends in time is served then, and a slow disk that
 // answers within Patience does not hang.
 func TestASlowDiskIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var h Hand
 		go h.Try(func() { time.Sleep(Patience - 2) })
 		synctest.Wait()
@@ -69,7 +71,7 @@ func TestASlowDiskIsWaitedFor(t *testing.T) {
 }
 
 func TestWhatComesTooLateIsUndone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var undone atomic.Int64
 		late := func(n int64) { undone.Add(n) }
 		if v, err := Within(Patience, func() (int64, error) { return 3, nil }, late); v != 3 || err != nil {

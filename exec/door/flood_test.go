@@ -19,6 +19,7 @@ import (
 
 	"p2pnode"
 	"p2pnode/exec"
+	"p2pnode/test/bubble"
 	"p2pnode/test/score"
 )
 
@@ -199,7 +200,7 @@ func TestAFloodAtTheDoor(t *testing.T) {
 	if answered*10 < asked*9 {
 		t.Errorf("%d of %d members' requests were answered", answered, asked)
 	}
-	if most > 100 || grown > 10<<10 {
+	if most > 100 || grown > 10<<10 && !bubble.RaceDetector {
 		t.Errorf("the door had %d descriptors open and grew by %d KiB", most, grown)
 	}
 	if now := a.states(c)["s0"]; now.PID != well.PID {

@@ -18,7 +18,7 @@ import (
 // what really ran at once.
 func Test(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	if raceDetector {
+	if RaceDetector {
 		runtime.GOMAXPROCS(1)
 	}
 	synctest.Test(t, f)

@@ -2,4 +2,5 @@
 
 package bubble
 
-const raceDetector = false
+// RaceDetector tells that the test runs under it: memory and times are its own then.
+const RaceDetector = false

@@ -2,4 +2,5 @@
 
 package bubble
 
-const raceDetector = true
+// RaceDetector tells that the test runs under it: memory and times are its own then.
+const RaceDetector = true
