@@ -181,7 +181,14 @@ func TestLastWords(t *testing.T) {
 		}
 		return b.String()
 	})
-	h.Fleet.Must(20*time.Second, "all are up", func() bool { return len(h.pids("")) == talkers })
+	h.Fleet.Must(20*time.Second, "all are up and heed their signal", func() bool {
+		for i := range talkers { // who has not signed may not: Go ignores it until then
+			if raw, _ := os.ReadFile(filepath.Join(h.Fleet.Dir, fmt.Sprintf("say%d", i))); len(raw) == 0 {
+				return false
+			}
+		}
+		return len(h.pids("")) == talkers
+	})
 	rng := dice(t)
 	told, logged := 0, 0
 	n := rounds(t, talkers)
