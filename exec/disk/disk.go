@@ -6,7 +6,7 @@
 // It promises:
 //
 //   - A Hand does one thing at a time, in the order in which it began them.
-//   - Try returns within Patience; while the disk hangs at once. One goroutine of a Hand
+//   - Try returns once something lasts for Patience; while the disk hangs at once. One goroutine of a Hand
 //     waits for the disk, not one for each call.
 //
 // Tests hand it functions that wait for a channel.
@@ -49,13 +49,17 @@ type Hand struct {
 func (h *Hand) Try(f func()) (done bool) {
 	late := time.NewTimer(Patience)
 	defer late.Stop()
-	return h.do(f, late.C)
+	return h.do(f, late)
 }
 
 // Do has f done however long it takes.
 func (h *Hand) Do(f func()) { h.do(f, nil) }
 
-func (h *Hand) do(f func(), late <-chan time.Time) (done bool) {
+func (h *Hand) do(f func(), late *time.Timer) (done bool) {
+	var over <-chan time.Time
+	if late != nil {
+		over = late.C
+	}
 	for {
 		h.mu.Lock()
 		if h.hangs && late != nil {
@@ -69,29 +73,37 @@ func (h *Hand) do(f func(), late <-chan time.Time) (done bool) {
 			go h.run(f)
 		}
 		h.mu.Unlock()
-		select {
-		case <-work:
-			if mine {
-				return true
+		for waits := true; waits; {
+			select {
+			case <-work:
+				if mine {
+					return true
+				}
+				waits = false
+			case <-over:
+				left := h.overdue(work)
+				if left == 0 {
+					return false
+				}
+				late.Reset(left)
 			}
-		case <-late:
-			return h.overdue(work) && mine
 		}
 	}
 }
 
-// overdue notes that the disk hangs, unless work is done by now, or has just begun: who
-// had to wait for many before has seen none hang.
-func (h *Hand) overdue(work chan struct{}) (done bool) {
+// overdue notes that the disk hangs if work has lasted for Patience; else it returns how
+// long to wait on: who queues behind many that end in time has seen none hang.
+func (h *Hand) overdue(work chan struct{}) (left time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.work != work {
-		return true
+		return Patience // it is done, as work says
 	}
-	if time.Since(h.began) >= Patience/2 {
-		h.turnLocked(true)
+	if left = Patience - time.Since(h.began); left > 0 {
+		return left
 	}
-	return false
+	h.turnLocked(true)
+	return 0
 }
 
 func (h *Hand) turnLocked(hangs bool) {

@@ -91,3 +91,22 @@ func TestWhatComesTooLateIsUndone(t *testing.T) {
 		}
 	})
 }
+
+// Who queues behind many that end in time waits for its turn, however long that takes.
+func TestALongQueueIsNoHangingDisk(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		var h Hand
+		var done atomic.Int64
+		for range 5 {
+			go func() {
+				if h.Try(func() { time.Sleep(Patience / 2) }) {
+					done.Add(1)
+				}
+			}()
+		}
+		time.Sleep(3 * Patience)
+		if done.Load() != 5 || h.Hangs() {
+			t.Errorf("%d of 5 are done, it hangs: %v", done.Load(), h.Hangs())
+		}
+	})
+}
