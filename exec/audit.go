@@ -62,11 +62,11 @@ func (a *AuditLog) Add(e AuditEntry) error {
 
 // flush writes what waits.
 func (a *AuditLog) flush() error {
-	done := make(chan error, 1)
-	if !a.hand.Try(func() { done <- a.write() }) {
+	err, done := disk.Got(&a.hand, a.write)
+	if !done {
 		return disk.ErrHangs
 	}
-	return <-done
+	return err
 }
 
 // write is done by the hand.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 )
 
 // maxOutput is the size at which an output file of ours makes room at a start: it is
@@ -47,22 +48,11 @@ func openOutput(path string, l launch, ours bool) (fd int, err error) {
 
 // openOutputUnless is openOutput that ctx ends, though the kernel may go on with it.
 func openOutputUnless(ctx context.Context, path string, l launch, ours bool) (int, error) {
-	type opened struct {
-		fd  int
-		err error
+	fd, err := disk.Unless(ctx, func() (int, error) { return openOutput(path, l, ours) }, func(fd int) { unix.Close(fd) })
+	if over := context.Cause(ctx); over != nil && errors.Is(err, over) {
+		return -1, fmt.Errorf("%s: given up while it was opened: %w", path, over)
 	}
-	o, ok := unlessOver(ctx, func() (o opened) {
-		o.fd, o.err = openOutput(path, l, ours)
-		return o
-	}, func(late opened) {
-		if late.err == nil {
-			unix.Close(late.fd)
-		}
-	})
-	if !ok {
-		return -1, fmt.Errorf("%s: given up while it was opened: %w", path, ctx.Err())
-	}
-	return o.fd, o.err
+	return fd, err
 }
 
 func appendTo(path string) (fd int, err error) {

@@ -248,11 +248,11 @@ func (s *state) writeRecord(r *record) error {
 
 // beside has a write done that the disk may let hang.
 func (s *state) beside(write func() error) error {
-	done := make(chan error, 1)
-	if !s.hand.Try(func() { done <- write() }) {
+	err, done := disk.Got(&s.hand, write)
+	if !done {
 		return disk.ErrHangs
 	}
-	return <-done
+	return err
 }
 
 // overwrite is done by the hand. A newer record is not overwritten by an older one.

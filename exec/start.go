@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 	"p2pnode/exec/logs"
 
 	"golang.org/x/sys/unix"
@@ -49,8 +50,9 @@ type startResult struct {
 // none.
 func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res := startResult{name: job.eff.name, inc: job.eff.inc}
-	pre, ok := unlessOver(ctx, func() preparation { return r.prepared(job) }, nil)
-	if !ok {
+	// On a mount that hangs a look may last for ever.
+	pre, over := disk.Unless(ctx, func() (preparation, error) { return r.prepared(job), nil }, nil)
+	if over != nil {
 		pre.err = &cannotRun{startBroken, "given up while its files were looked at"}
 	}
 	if pre.err != nil {
@@ -79,7 +81,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res.launch = l
 	res.proc, res.err = r.fork(ctx, job, l, lock)
 	if res.err != nil {
-		res.world, _ = unlessOver(ctx, func() string { return worldOf(job.spec, env) }, nil)
+		res.world, _ = disk.Unless(ctx, func() (string, error) { return worldOf(job.spec, env), nil }, nil)
 		return res
 	}
 	r.cfg.History.Record(p2pnode.HistoryEvent{
@@ -87,22 +89,6 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
 	})
 	return res
-}
-
-// unlessOver has f done and waits for that unless ctx ends: on a mount that hangs it may
-// last for ever. late is given what comes after that.
-func unlessOver[T any](ctx context.Context, f func() T, late func(T)) (v T, ok bool) {
-	done := make(chan T, 1)
-	go func() { done <- f() }()
-	select {
-	case v = <-done:
-		return v, true
-	case <-ctx.Done():
-	}
-	if late != nil {
-		go func() { late(<-done) }()
-	}
-	return v, false
 }
 
 // preparation is what a start has found out beforehand, without a change to anything.

@@ -6,8 +6,8 @@
 // It promises:
 //
 //   - A Hand does one thing at a time, in the order in which it began them.
-//   - Try returns once something lasts for Patience; while the disk hangs at once. One goroutine of a Hand
-//     waits for the disk, not one for each call.
+//   - Try returns once something lasts for Patience; while the disk hangs at once. One
+//     goroutine of a Hand waits for the disk, not one for each call.
 //
 // Tests hand it functions that wait for a channel.
 //
@@ -15,6 +15,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -140,9 +141,26 @@ func (h *Hand) Hangs() bool {
 	return h.hangs
 }
 
+// Got is what f returns, done by h; false if the disk does not answer.
+func Got[T any](h *Hand, f func() T) (v T, done bool) {
+	got := make(chan T, 1)
+	if !h.Try(func() { got <- f() }) {
+		return v, false
+	}
+	return <-got, true
+}
+
 // Within returns what f does within patience, or ErrHangs; what f returns later is
-// undone by late.
+// undone by late, if that is not nil.
 func Within[T any](patience time.Duration, f func() (T, error), late func(T)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, ErrHangs)
+	defer cancel()
+	return Unless(ctx, f, late)
+}
+
+// Unless returns what f does unless ctx ends before, or the cause of that; what f returns
+// later is undone by late, if that is not nil.
+func Unless[T any](ctx context.Context, f func() (T, error), late func(T)) (v T, err error) {
 	type result struct {
 		v   T
 		err error
@@ -152,18 +170,17 @@ func Within[T any](patience time.Duration, f func() (T, error), late func(T)) (T
 		v, err := f()
 		done <- result{v, err}
 	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case r := <-done:
 		return r.v, r.err
-	case <-timer.C:
+	case <-ctx.Done():
 	}
-	go func() {
-		if r := <-done; r.err == nil {
-			late(r.v)
-		}
-	}()
-	var none T
-	return none, ErrHangs
+	if late != nil {
+		go func() {
+			if r := <-done; r.err == nil {
+				late(r.v)
+			}
+		}()
+	}
+	return v, context.Cause(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"p2pnode"
+	"p2pnode/exec/disk"
 )
 
 // Excerpt is the end of the run that goes on or has just ended, after its first
@@ -101,11 +102,7 @@ func (l *Log) ownFile() []string {
 	if path == "" {
 		return nil
 	}
-	read := make(chan []byte, 1)
-	if !l.others.Try(func() { read <- tail(path, 2*excerptBytes) }) {
-		return nil
-	}
-	data := <-read
+	data, _ := disk.Got(&l.others, func() []byte { return tail(path, 2*excerptBytes) })
 	if len(data) == 0 {
 		return nil
 	}

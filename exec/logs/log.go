@@ -193,18 +193,13 @@ func (l *Log) swap(f *os.File, path string, newRun bool) {
 		l.flood.keep([]byte{'\n'}) // the next run does not go on with this one's last line
 	}
 	l.mu.Unlock()
-	began := make(chan Mark, 1)
-	done := l.hand.Try(func() {
+	began, _ := disk.Got(&l.hand, func() Mark {
 		l.endFlood()
-		began <- l.file.mark()
+		return l.file.mark()
 	})
 	if newRun {
-		var m Mark // no place: the disk hangs
-		if done {
-			m = <-began
-		}
 		l.mu.Lock()
-		l.began = m
+		l.began = began // no place where the disk hangs
 		l.mu.Unlock()
 	}
 	l.readers.Go(func() { l.read(f) })
@@ -222,7 +217,7 @@ func (l *Log) swap(f *os.File, path string, newRun bool) {
 		l.readers.Go(func() { away() })
 		return
 	}
-	disk.Within(disk.Patience, away, func(struct{}) {})
+	disk.Within(disk.Patience, away, nil)
 }
 
 // read takes what arrives until f is closed. An end of file means only that no
@@ -252,14 +247,13 @@ func (l *Log) pull(f *os.File) (int, error) {
 		n   int
 		err error
 	}
-	got := make(chan pulled, 1)
-	if !l.hand.Try(func() {
-		n, err := l.pullToFile(f)
-		got <- pulled{n, err}
-	}) {
+	p, done := disk.Got(&l.hand, func() (p pulled) {
+		p.n, p.err = l.pullToFile(f)
+		return p
+	})
+	if !done {
 		return l.pullPast(f)
 	}
-	p := <-got
 	return p.n, p.err
 }
 
@@ -437,7 +431,7 @@ func (l *Log) Dropped() uint64 { return l.file.dropped.Load() + l.flood.hung.Loa
 // Remove takes the FIFO away, after Close: nobody will go on with it.
 func (l *Log) Remove() {
 	if path := l.Path(); path != "" {
-		disk.Within(disk.Patience, func() (struct{}, error) { return struct{}{}, os.Remove(path) }, func(struct{}) {})
+		disk.Within(disk.Patience, func() (struct{}, error) { return struct{}{}, os.Remove(path) }, nil)
 	}
 }
 
@@ -459,7 +453,7 @@ func (l *Log) Close() error {
 			return struct{}{}, nil
 		}
 		return struct{}{}, f.Close()
-	}, func(struct{}) {})
+	}, nil)
 	l.hand.Try(func() {
 		l.endFlood()
 		l.file.close()

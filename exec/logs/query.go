@@ -114,17 +114,17 @@ func (l *Log) look(n int, since time.Time, unfinished bool) past {
 	if !since.IsZero() || n <= 0 {
 		return l.inMemory(unfinished)
 	}
-	got := make(chan past, 1)
-	if l.hand.Try(func() {
+	p, done := disk.Got(&l.hand, func() past {
 		p := l.inMemory(unfinished)
 		if n > len(p.lines) {
 			p.files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
 		}
-		got <- p
-	}) {
-		return <-got
+		return p
+	})
+	if done {
+		return p
 	}
-	p := l.inMemory(unfinished)
+	p = l.inMemory(unfinished)
 	p.hangs = n > len(p.lines)
 	return p
 }
