@@ -23,13 +23,11 @@ func (r *runner) applyCheck(e effCheck) {
 		return
 	}
 	proc, last := k.proc, k.progress[e.which]
-	run := r.programOf(k, e.inc)
-	t, known := k.turns[e.which]
-	if !known || !reflect.DeepEqual(t.of, e.check) { // another question does not wait for this one
-		t = turn{e.check, make(chan struct{}, 1)}
-		k.turns[e.which] = t
+	put := func(c p2pnode.Check) error { return check.Ask(r.jobs, c, nil) }
+	if c := e.check; len(c.Exec) > 0 || c.File != "" || c.Unix != "" { // may wait for a mount whose server is gone
+		run, taken := r.programOf(k, e.inc), k.turnOf(e.which, c)
+		put = func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, taken) }
 	}
-	put := func(c p2pnode.Check) error { return inTurn(r.jobs, c, run, t.taken) }
 	r.wg.Go(func() {
 		ev, now := ask(e.check, put, proc.pid, last, evChecked{name: e.name, inc: e.inc, which: e.which, rules: e.rules})
 		r.do(func() {
@@ -45,6 +43,17 @@ func (r *runner) applyCheck(e effCheck) {
 type turn struct {
 	of    p2pnode.Check
 	taken chan struct{} // full while a question has not come back
+}
+
+// turnOf is the turn of a check; another question under its name does not wait for one
+// that has not come back.
+func (k *kid) turnOf(which string, c p2pnode.Check) (taken chan struct{}) {
+	t, known := k.turns[which]
+	if !known || !reflect.DeepEqual(t.of, c) {
+		t = turn{c, make(chan struct{}, 1)}
+		k.turns[which] = t
+	}
+	return t.taken
 }
 
 // progress is what a process tree had used of the CPU at a moment, and how often a

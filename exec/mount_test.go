@@ -15,6 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mountPoint is a folder to mount something on.
+func mountPoint(t *testing.T) string {
+	t.Helper()
+	need.Root(t, "it mounts something")
+	dir := filepath.Join(t.TempDir(), "mount")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // hang puts a mount on dir whose server never answers, until back is called: who looks
 // at what is in there waits.
 func hang(t *testing.T, dir string) (back func()) {
@@ -36,12 +47,7 @@ func threadsOf(pid int) int { return len(namesIn(procPath(pid, "task"))) }
 // A service waits for a file on a mount whose server is gone: exec serves the others,
 // spends one thread on it, goes on when the mount is back, and ends while it is not.
 func TestAMountThatHangsHoldsNobody(t *testing.T) {
-	need.Root(t, "it mounts something")
-	dir := t.TempDir()
-	mount := filepath.Join(dir, "mount")
-	if err := os.Mkdir(mount, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mount := mountPoint(t)
 	web := service("web", "part:sleep")
 	web.EnvFile = []string{filepath.Join(mount, "env")}
 	writes := service("writes", "part:sleep")
@@ -84,12 +90,7 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 // why, spend a thread each, hold up no start, are forgotten for other ones, and pass
 // when the mount is back.
 func TestACheckOnAMountThatHangs(t *testing.T) {
-	need.Root(t, "it mounts something")
-	dir := t.TempDir()
-	mount := filepath.Join(dir, "mount")
-	if err := os.Mkdir(mount, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mount := mountPoint(t)
 	program := filepath.Join(mount, "program")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\nexit 0\n"), 0o755); err != nil {
 		t.Fatal(err)

@@ -243,8 +243,10 @@ func (m *imported) procfile(text string) error {
 	env := filepath.Join(m.dir, ".env")
 	info, err := os.Stat(env)
 	hasEnv := err == nil && info.Mode().IsRegular()
-	if raw, err := os.ReadFile(env); hasEnv && err == nil && strings.Contains(string(raw), "$") {
-		m.note(0, ".env is read as it stands: what begins with $ in it is not filled in")
+	if hasEnv {
+		if raw, err := os.ReadFile(env); err == nil && strings.Contains(string(raw), "$") {
+			m.note(0, ".env is read as it stands: what begins with $ in it is not filled in")
+		}
 	}
 	n := 0
 	for raw := range strings.Lines(text) {

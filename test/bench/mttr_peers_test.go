@@ -219,15 +219,3 @@ func argument(pid, n int) string {
 	}
 	return words[n]
 }
-
-// parentOf is the pid of the parent of pid.
-func parentOf(pid int) int {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
-}

@@ -16,6 +16,7 @@ import (
 
 	"p2pnode"
 	"p2pnode/test/bin"
+	"p2pnode/test/host"
 	"p2pnode/test/score"
 )
 
@@ -240,7 +241,7 @@ func bossOf(t *target, pids []int) int {
 	if len(pids) == 0 {
 		return 0
 	}
-	if parent := parentOf(ask(t.port)); slices.Contains(pids, parent) {
+	if parent := host.Parent(ask(t.port)); slices.Contains(pids, parent) {
 		return parent
 	}
 	return pids[0]

@@ -438,29 +438,51 @@ func cmdline(pid int) []string {
 // StartTicks is field 22 of /proc/PID/stat: with the pid it names a process for
 // good. 0 if there is none.
 func StartTicks(pid int) uint64 {
-	_, ticks := stat(pid)
+	_, _, ticks := stat(pid)
 	return ticks
 }
 
 // Running reports whether the process (pid, start) runs: it exists and is no
 // zombie.
 func Running(pid int, start uint64) bool {
-	state, ticks := stat(pid)
+	state, _, ticks := stat(pid)
 	return state != "" && state != "Z" && state != "X" && ticks == start
 }
 
-// stat is the state and the start of a process, of one moment.
-func stat(pid int) (state string, ticks uint64) {
+// Parent is the parent of a process; 0 if there is none.
+func Parent(pid int) int {
+	_, parent, _ := stat(pid)
+	return parent
+}
+
+// Children are the processes that a process, by any of its threads, started and has not
+// reaped.
+func Children(pid int) (out []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		raw, _ := os.ReadFile(list)
+		for field := range strings.FieldsSeq(string(raw)) {
+			if n, err := strconv.Atoi(field); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// stat is the state, the parent and the start of a process, of one moment.
+func stat(pid int) (state string, parent int, ticks uint64) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return "", 0
+		return "", 0, 0
 	}
 	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 	if len(fields) < 20 {
-		return "", 0
+		return "", 0, 0
 	}
+	parent, _ = strconv.Atoi(fields[1])
 	ticks, _ = strconv.ParseUint(fields[19], 10, 64)
-	return fields[0], ticks
+	return fields[0], parent, ticks
 }
 
 // Eventually asks cond every 5 ms until it holds or timeout has passed.

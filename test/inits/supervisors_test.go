@@ -1,7 +1,6 @@
 package inits
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,15 +63,6 @@ func (u *under) supervise(daemon *exec.Cmd) {
 	u.t.Cleanup(func() { u.cmd.Process.Kill(); u.cmd.Wait() }) // once more is no harm
 }
 
-// parent is the process that started pid.
-func parent(pid int) (ppid int) {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, after, _ := strings.Cut(string(raw), ") ")
-	var state string
-	fmt.Sscan(after, &state, &ppid)
-	return ppid
-}
-
 // Under an init that restarts at once: an exec that is killed is followed by exactly
 // one, which adopts everything; when the init itself was killed, the exec of the next
 // one waits for its turn and does not fail; and a shutdown is final where a finish says
@@ -84,7 +74,7 @@ func TestSupervisors(t *testing.T) {
 			u := start(t, s)
 			was := settled(u.Host)
 			for range 3 {
-				if p := parent(was.exec); p != u.cmd.Process.Pid {
+				if p := host.Parent(was.exec); p != u.cmd.Process.Pid {
 					t.Fatalf("exec %d is a child of %d, not of %s", was.exec, p, s.program)
 				}
 				syscall.Kill(was.exec, syscall.SIGKILL)

@@ -79,14 +79,11 @@ func (d *database) must(name string, args ...string) string {
 // tree is a process and its children with their names; those that serve a client are
 // left out.
 func tree(pid int) map[int]string {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	out := map[int]string{}
-	for _, field := range append(strings.Fields(string(raw)), strconv.Itoa(pid)) {
-		if n, err := strconv.Atoi(field); err == nil {
-			cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n))
-			if title := strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " "); title != "" && !strings.Contains(title, "[local]") {
-				out[n] = title
-			}
+	for _, n := range append(host.Children(pid), pid) {
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n))
+		if title := strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " "); title != "" && !strings.Contains(title, "[local]") {
+			out[n] = title
 		}
 	}
 	return out
@@ -109,30 +106,18 @@ func (d *database) postmasters() (out []int) {
 		}
 	}
 	for pid, ticks := range found {
-		if _, child := found[parent(pid)]; !child && host.Running(pid, ticks) {
+		if _, child := found[host.Parent(pid)]; !child && host.Running(pid, ticks) {
 			out = append(out, pid)
 		}
 	}
 	return out
 }
 
-// parent is the pid of a process's parent; 0 if there is none.
-func parent(pid int) (of int) {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(raw)) {
-		fmt.Sscanf(line, "PPid: %d", &of)
-	}
-	return of
-}
-
 // children are the processes that a process has, with their start ticks.
 func children(pid int) map[int]uint64 {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	out := map[int]uint64{}
-	for field := range strings.FieldsSeq(string(raw)) {
-		if n, err := strconv.Atoi(field); err == nil {
-			out[n] = host.StartTicks(n)
-		}
+	for _, n := range host.Children(pid) {
+		out[n] = host.StartTicks(n)
 	}
 	return out
 }
