@@ -156,6 +156,8 @@ func part(name string, args []string) {
 		}
 	case "asker": // a question that nobody answers
 		askerPart(args[0])
+	case "flood": // prints without end, and says how much
+		floodPart(args[0])
 	case "beat": // sd_notify: ready, beats for a while, then hangs
 		beatPart()
 	case "pulse": // sd_notify: ready, and beats for ever

@@ -52,32 +52,31 @@ func (f *flood) keep(data []byte) {
 	}
 }
 
-// end is what the file gets of a second that had too much; nil if it had not. The
-// memory is let go.
-func (f *flood) end() []byte {
+// end is what the file gets of a second that had too much, nil if it had not, and
+// before it a line that says how many bytes are missing there. The memory is let go.
+func (f *flood) end() (note string, missing int, tail []byte) {
 	if f.timer != nil {
 		f.timer.Stop()
 		f.timer = nil
 	}
 	if len(f.tail) == 0 {
-		return nil
+		return "", 0, nil
 	}
 	if more := len(f.tail) - f.last; more > 0 {
 		f.out += more
 		f.tail = f.tail[more:]
 	}
-	var note []byte
 	switch {
 	case f.out > 0 && f.hangs:
-		note = fmt.Appendf(nil, "\n[%d bytes were dropped: the disk did not answer]\n", f.out)
+		note = fmt.Sprintf("\n[%d bytes were dropped: the disk did not answer]\n", f.out)
 		f.hung.Add(uint64(f.out))
 	case f.out > 0:
-		note = fmt.Appendf(nil, "\n[%d bytes were left out: more than %d in one second]\n", f.out, f.rate)
+		note = fmt.Sprintf("\n[%d bytes were left out: more than %d in one second]\n", f.out, f.rate)
 		f.total.Add(uint64(f.out))
 	}
-	data := append(note, f.tail...)
+	missing, tail = f.out, f.tail
 	f.tail, f.out = nil, 0
-	return data
+	return note, missing, tail
 }
 
 // flooded takes what a FIFO held into memory alone, while the second that goes on has
@@ -98,12 +97,15 @@ func (l *Log) flooded(data []byte) {
 // hung, into the file; false if there is none. Done by the hand.
 func (l *Log) endFlood() (more bool) {
 	l.mu.Lock()
-	data := l.flood.end()
+	note, missing, tail := l.flood.end()
 	l.mu.Unlock()
-	if data == nil {
+	if tail == nil {
 		return false
 	}
-	l.file.write(data)
+	if missing > 0 {
+		l.file.say(note, missing)
+	}
+	l.file.write(tail)
 	return true
 }
 

@@ -106,12 +106,12 @@ func TestFloodCountsWhatItLeavesOut(t *testing.T) {
 		all = append(all, part...)
 		f.keep(part)
 	}
-	got := f.end()
-	note := fmt.Sprintf("\n[%d bytes were left out: more than %d in one second]\n", len(all)-floodTail, maxRate)
-	if !bytes.HasPrefix(got, []byte(note)) || !bytes.Equal(got[len(note):], all[len(all)-floodTail:]) {
-		t.Errorf("got %d bytes, beginning with %.80q", len(got), got)
+	note, missing, tail := f.end()
+	want := len(all) - floodTail
+	if note != fmt.Sprintf("\n[%d bytes were left out: more than %d in one second]\n", want, maxRate) || missing != want || !bytes.Equal(tail, all[want:]) {
+		t.Errorf("got %d bytes after %q, which means %d", len(tail), note, missing)
 	}
-	if f.total.Load() != uint64(len(all)-floodTail) || f.end() != nil {
+	if _, _, more := f.end(); f.total.Load() != uint64(want) || more != nil {
 		t.Errorf("counted %d", f.total.Load())
 	}
 }

@@ -423,7 +423,13 @@ func (l *Log) turned(hangs bool) {
 }
 
 // Mend tries again to write to a disk that refused what the service printed.
-func (l *Log) Mend() { l.hand.Try(func() { l.file.mend() }) }
+func (l *Log) Mend() {
+	l.hand.Try(func() {
+		if err := l.file.mend(); err != nil {
+			l.file.refused(err)
+		}
+	})
+}
 
 // Dropped is how many bytes could not be written to disk. It waits for nothing.
 func (l *Log) Dropped() uint64 { return l.file.dropped.Load() + l.flood.hung.Load() }

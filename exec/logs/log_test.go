@@ -239,9 +239,12 @@ func TestAFullDiskIsMendedWithoutAWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.file.write([]byte("lost\n"))
-	l.Mend()
-	if refused == nil {
-		t.Fatal("a refusal was not told")
+	for range 2 { // each time: who hears of it asks for the next try
+		if refused == nil {
+			t.Fatal("a refusal was not told")
+		}
+		refused = nil
+		l.Mend()
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)

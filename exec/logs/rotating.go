@@ -19,8 +19,8 @@ type rotating struct {
 	f       *os.File
 	size    int64
 	dropped atomic.Uint64 // read without the lock
-	gap     uint64        // dropped since the disk took something
-	refused func(error)   // told of the first refusal, and with nil of its end
+	gap     uint64        // missing since the disk took something
+	refused func(error)   // told of the first refusal, of each try that fails, and with nil of its end
 }
 
 func newRotating(path string, refused func(error)) *rotating {
@@ -31,8 +31,8 @@ func newRotating(path string, refused func(error)) *rotating {
 }
 
 func (r *rotating) write(data []byte) {
-	if r.gap > 0 && !r.mend() {
-		r.drop(len(data), nil)
+	if r.mend() != nil {
+		r.drop(len(data), nil) // told already
 		return
 	}
 	r.append(data)
@@ -57,6 +57,34 @@ func (r *rotating) append(data []byte) {
 	if r.size > maxFile {
 		r.rotate()
 	}
+}
+
+// say writes a line that counts bytes which are missing there. Where the disk refuses
+// that, the line that tells of the refusal counts them too.
+func (r *rotating) say(note string, missing int) {
+	if r.mend() != nil {
+		r.lack(missing, nil)
+	} else if err := r.line(note); err != nil {
+		r.lack(missing, err)
+	}
+}
+
+// line writes a line of ours whole, or not at all.
+func (r *rotating) line(text string) error {
+	if r.f == nil {
+		if err := r.open(); err != nil {
+			return err
+		}
+	}
+	at := r.end()
+	if _, err := r.f.WriteAt([]byte(text), at); err != nil {
+		r.f.Truncate(at)
+		r.f.Close()
+		r.f = nil
+		return err
+	}
+	r.size = at + int64(len(text))
+	return nil
 }
 
 // end is where the file ends: somebody may have cut it.
@@ -107,31 +135,29 @@ var errCannotMove = errors.New("cannot move from pipe to file")
 
 func (r *rotating) drop(n int, err error) {
 	r.dropped.Add(uint64(n))
+	r.lack(n, err)
+}
+
+// lack counts what is missing until there is a line that says so.
+func (r *rotating) lack(n int, err error) {
 	if r.gap == 0 {
 		r.refused(err)
 	}
 	r.gap += uint64(n)
 }
 
-// mend says in the file how much is missing; ok is false while the disk refuses
-// that too.
-func (r *rotating) mend() (ok bool) {
+// mend says in the file how much is missing; an error means that the disk refuses that
+// too.
+func (r *rotating) mend() error {
 	if r.gap == 0 {
-		return true
+		return nil
 	}
-	if r.f == nil && r.open() != nil {
-		return false
-	}
-	note := fmt.Sprintf("\n[%d bytes were dropped: the disk was full or failed]\n", r.gap)
-	n, err := r.f.WriteAt([]byte(note), r.end())
-	if r.size += int64(n); err != nil {
-		r.f.Close()
-		r.f = nil
-		return false
+	if err := r.line(fmt.Sprintf("\n[%d bytes were dropped: the disk was full or failed]\n", r.gap)); err != nil {
+		return err
 	}
 	r.gap = 0
 	r.refused(nil)
-	return true
+	return nil
 }
 
 // open refuses everything but a regular file: a symlink or FIFO at that place
