@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"p2pnode"
@@ -99,4 +100,23 @@ func waitDead(ctx context.Context, p *process, d time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// waitReaped waits until the number of a dead main process is nobody's, or another
+// process's, where it is not ours to reap: it was adopted, and an init is slow to take
+// its status. Until then who asks by signal 0 takes it for alive, and a database does,
+// of the number in its pid file, and refuses to start.
+func waitReaped(ctx context.Context, b being) {
+	deadline := time.Now().Add(initReaps)
+	for pause := time.Millisecond; b.pid > 0 && time.Now().Before(deadline); pause = min(2*pause, 10*time.Millisecond) {
+		st, err := readStat(b.pid)
+		if err != nil || st.ticks != b.ticks || st.state != 'Z' || st.ppid == os.Getpid() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }

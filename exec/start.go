@@ -119,6 +119,13 @@ func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) 
 	if err != nil {
 		return nil, err
 	}
+	dead := session
+	if job.old == nil {
+		dead = job.left.session
+	}
+	if job.eff.name[0] != '@' { // door and node process keep no pid file
+		waitReaped(ctx, dead)
+	}
 	lock, err := r.ownLock(ctx, job, session)
 	if err == nil {
 		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op})
