@@ -165,7 +165,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 		r.heard(res.name, m)
 	}
 	r.lookAtChild(res.name) // a stop that came before we knew it raised no second signal
-	if job.old != nil {
+	if res.ungrouped {
 		old, oldInc, pid := job.old, job.eff.old, res.proc.pid
 		r.wg.Go(func() {
 			select {

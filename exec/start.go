@@ -42,6 +42,8 @@ type startResult struct {
 	err    error
 	world  string // what was there when the start failed for want of something
 	launch launch // how it was started
+
+	ungrouped bool // the last life had no group: what left its session has not been looked for
 }
 
 // start makes sure that no copy lives and then starts one. The order is the
@@ -73,6 +75,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	}
 	defer lock.Close() // the child has it now; our copy must not keep it alive
 	res.looked = time.Now()
+	res.ungrouped = job.old != nil && !job.id.cgroup.has(job.eff.old.N)
 	if e, ok := r.exits.Load(job.eff.name); ok && job.eff.live && e.(evEnded).inc == job.eff.old {
 		exit := e.(evEnded).exit // it lived until now: this is what the next one is to be told
 		exit.Why, job.last = job.eff.why, &exit
