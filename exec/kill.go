@@ -104,17 +104,23 @@ func waitDead(ctx context.Context, p *process, d time.Duration) bool {
 	return false
 }
 
-// waitReaped waits until the number of a dead main process is nobody's, or another
-// process's, where it is not ours to reap: it was adopted, and an init is slow to take
-// its status. Until then who asks by signal 0 takes it for alive, and a database does,
-// of the number in its pid file, and refuses to start.
+// unreaped reports whether a dead process is a zombie that is not ours to reap: it was
+// adopted, and an init is slow to take its status. Until then its number looks alive to
+// who asks by signal 0, and a database does, of the number in its pid file.
+func unreaped(b being) bool {
+	if b.pid == 0 {
+		return false
+	}
+	st, err := readStat(b.pid)
+	return err == nil && st.ticks == b.ticks && st.state == 'Z' && st.ppid != os.Getpid()
+}
+
+// waitReaped waits until the number of b is nobody's, or another process's. Only the
+// start after the next waits for it: a program that does not mind is back at once, one
+// that was refused by it is not refused again and again.
 func waitReaped(ctx context.Context, b being) {
 	deadline := time.Now().Add(initReaps)
-	for pause := time.Millisecond; b.pid > 0 && time.Now().Before(deadline); pause = min(2*pause, 10*time.Millisecond) {
-		st, err := readStat(b.pid)
-		if err != nil || st.ticks != b.ticks || st.state != 'Z' || st.ppid == os.Getpid() {
-			return
-		}
+	for pause := time.Millisecond; unreaped(b) && time.Now().Before(deadline); pause = min(2*pause, 10*time.Millisecond) {
 		select {
 		case <-ctx.Done():
 			return

@@ -93,6 +93,7 @@ type kid struct {
 	progress map[string]progress // at the last question of each check that failed
 	used     usedUntil
 	left     leftover         // of a life that ended unseen
+	unreaped being            // the life before, whose number an init may still hold
 	untold   *replaced        // the failure whose repair the last exec died in
 	early    []notify.Message // of a process whose start is not through
 	giveUp   func()           // ends the start in flight

@@ -30,6 +30,8 @@ type startJob struct {
 	notify string // path of the sd_notify socket, "" for none
 	last   *p2pnode.Exit
 
+	unreaped being // a dead main process of before, whose number may still be somebody's zombie
+
 	cleaned <-chan struct{} // a clean-up still under way would take the new copy for a leftover
 }
 
@@ -43,7 +45,8 @@ type startResult struct {
 	world  string // what was there when the start failed for want of something
 	launch launch // how it was started
 
-	ungrouped bool // the last life had no group: what left its session has not been looked for
+	unreaped  being // of the start after this one
+	ungrouped bool  // the last life had no group: what left its session has not been looked for
 }
 
 // start makes sure that no copy lives and then starts one. The order is the
@@ -51,7 +54,7 @@ type startResult struct {
 // the child. Whoever dies in between leaves a lock that is held by the copy, or
 // none.
 func (r *runner) start(ctx context.Context, job startJob) startResult {
-	res := startResult{name: job.eff.name, inc: job.eff.inc}
+	res := startResult{name: job.eff.name, inc: job.eff.inc, unreaped: job.unreaped}
 	// On a mount that hangs a look may last for ever.
 	pre, over := disk.Unless(ctx, func() (preparation, error) { return r.prepared(job), nil }, nil)
 	if over != nil {
@@ -75,6 +78,9 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	}
 	defer lock.Close() // the child has it now; our copy must not keep it alive
 	res.looked = time.Now()
+	if !unreaped(res.unreaped) {
+		res.unreaped = deadOf(job)
+	}
 	res.ungrouped = job.old != nil && !job.id.cgroup.has(job.eff.old.N)
 	if e, ok := r.exits.Load(job.eff.name); ok && job.eff.live && e.(evEnded).inc == job.eff.old {
 		exit := e.(evEnded).exit // it lived until now: this is what the next one is to be told
@@ -92,6 +98,19 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
 	})
 	return res
+}
+
+// deadOf is the main process that a start replaces, where an init has not taken its
+// status yet. Door and node process keep no pid file, and do not mind.
+func deadOf(job startJob) being {
+	dead := job.left.session
+	if job.old != nil {
+		dead = job.old.being()
+	}
+	if job.eff.name[0] == '@' || !unreaped(dead) {
+		return being{}
+	}
+	return dead
 }
 
 // preparation is what a start has found out beforehand, without a change to anything.
@@ -122,13 +141,7 @@ func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) 
 	if err != nil {
 		return nil, err
 	}
-	dead := session
-	if job.old == nil {
-		dead = job.left.session
-	}
-	if job.eff.name[0] != '@' { // door and node process keep no pid file
-		waitReaped(ctx, dead)
-	}
+	waitReaped(ctx, job.unreaped)
 	lock, err := r.ownLock(ctx, job, session)
 	if err == nil {
 		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op})

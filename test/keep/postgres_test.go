@@ -208,7 +208,7 @@ func TestPostmasterIsKilled(t *testing.T) {
 	if left == 0 {
 		t.Error("no postmaster left anything behind: this shows nothing")
 	}
-	refused := 0 // by the number of a dead one: PID 1, to which it came when exec died, has not taken its status in two seconds
+	refused := 0 // by the number of a dead one: PID 1, to which it came when exec died, has not taken its status
 	for _, line := range h.logged("db") {
 		switch {
 		case strings.Contains(line, "FATAL") && strings.Contains(line, "shared memory"):
