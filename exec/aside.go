@@ -73,7 +73,12 @@ func (r *runner) watchOnly(target string, on bool) error {
 	if target != "" && target != "all" {
 		return r.forTargets(target, func(name string) { r.step(evObserve{name, on}) })
 	}
-	if err := r.ask(func() { r.step(evObserve{"", on}) }); err != nil {
+	if err := r.ask(func() {
+		if plantLoopAsksItself {
+			r.ask(func() {}) // it waits for itself
+		}
+		r.step(evObserve{"", on})
+	}); err != nil {
 		return err
 	}
 	return r.saved()

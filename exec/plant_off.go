@@ -9,4 +9,5 @@ const (
 	plantActWithoutVerify = false
 	plantSameIncarnation  = false
 	plantNoBudget         = false
+	plantLoopAsksItself   = false
 )

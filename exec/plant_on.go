@@ -12,4 +12,5 @@ var (
 	plantActWithoutVerify = os.Getenv("P2PNODE_PLANT") == "act-without-verify"
 	plantSameIncarnation  = os.Getenv("P2PNODE_PLANT") == "incarnation-repeats"
 	plantNoBudget         = os.Getenv("P2PNODE_PLANT") == "budget-off"
+	plantLoopAsksItself   = os.Getenv("P2PNODE_PLANT") == "loop-asks-itself" // test/inits: its watchdog is the one to see it
 )

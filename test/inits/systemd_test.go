@@ -1,18 +1,25 @@
 package inits
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	kept "p2pnode/exec"
 	"p2pnode/test/bin"
 	"p2pnode/test/host"
 )
@@ -37,7 +44,7 @@ const unitServices = `listen: 127.0.0.1:7744
 door: 127.0.0.1:7745
 services:
   db:
-    command: [/usr/local/bin/victim, -port, "8081", -ledger, /var/lib/db, -bye, ` + farewells + `]
+    command: [/usr/local/bin/victim, -port, "8081", -count, 100ms, -ledger, /var/lib/db, -bye, ` + farewells + `]
     check: {http: "http://127.0.0.1:8081/"}
   web:
     command: [/usr/local/bin/victim, -port, "8080", -ledger, /var/lib/web, -bye, ` + farewells + `]
@@ -157,6 +164,8 @@ func TestSystemd(t *testing.T) {
 	u.killed()
 	u.stopsAndStarts()
 	u.hangs()
+	u.isBusy()
+	u.isStuck()
 	u.reloads()
 	u.upgrades()
 	u.shutDown()
@@ -264,6 +273,107 @@ func (u *unit) hangs() {
 	u.is("after the watchdog", u.active(1))
 }
 
+// A loop that is asked more than it can answer, for longer than the watchdog waits, is
+// left alone: it answers.
+func (u *unit) isBusy() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*allowed)
+	defer cancel()
+	var answers atomic.Int64
+	var askers sync.WaitGroup
+	used, began := cpu(u.was.exec), time.Now()
+	for range 32 {
+		askers.Go(func() {
+			c, err := kept.Dial(ctx, u.file(unitData), kept.RoleCLI)
+			if err != nil {
+				u.t.Error(err)
+				return
+			}
+			defer c.Close()
+			for {
+				if _, err := c.Status(ctx); err != nil {
+					if ctx.Err() == nil {
+						u.t.Error(err)
+					}
+					return
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	askers.Wait()
+	u.t.Logf("a busy exec: %d answers and %v of CPU time in %v", answers.Load(), cpu(u.was.exec)-used, time.Since(began).Round(time.Second))
+	u.stays("a busy exec is left alone", func() bool { return u.look() == u.was })
+	u.is("after an exec that was busy", u.active(1))
+}
+
+// cpu is the time that a process has used.
+func cpu(pid int) time.Duration {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	var ticks time.Duration
+	for _, f := range fields[11:13] {
+		n, _ := strconv.Atoi(f)
+		ticks += time.Duration(n)
+	}
+	return ticks * time.Second / 100
+}
+
+// A loop that waits for itself (a bug that is planted), while all else in exec goes on:
+// it takes connections and what services print. Systemd's watchdog ends that exec, the
+// next one adopts.
+func (u *unit) isStuck() {
+	plant := unitFile + ".d/plant.conf"
+	u.runs(bin.Planted(u.t), plant, "[Service]\nEnvironment=P2PNODE_PLANT=loop-asks-itself\n")
+	u.is("with a bug", u.active(2))
+	ended := strings.Count(u.read("/dev/kmsg"), "Watchdog timeout")
+
+	asked := make(chan int, 1)
+	go func() {
+		_, code := u.in("p2pnode", "observe", "on", "all")
+		asked <- code
+	}()
+	printed := func() int64 {
+		info, err := os.Stat(u.file(unitData + "/logs/db.log"))
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		return info.Size()
+	}
+	// Each time that exec, which hangs, has taken more of what db prints.
+	stuck, start, size, goesOn := u.was.exec, host.StartTicks(u.was.exec), printed(), 0
+	if !host.Eventually(patience, func() bool {
+		if now := printed(); now > size && host.Running(stuck, start) {
+			size, goesOn = now, goesOn+1
+		}
+		return !host.Running(stuck, start)
+	}) {
+		u.t.Fatal("nobody ends an exec whose loop is stuck")
+	}
+	u.becomes("an exec whose loop was stuck is replaced", u.otherExec)
+	if now := strings.Count(u.read("/dev/kmsg"), "Watchdog timeout"); now != ended+1 || goesOn < 10 {
+		u.t.Errorf("the watchdog ended %d execs; the one that was stuck took what db printed %d times", now-ended, goesOn)
+	}
+	if code := <-asked; code == 0 {
+		u.t.Error("observe succeeds at a loop that is stuck")
+	}
+	u.is("after a loop that was stuck", u.active(3))
+	u.runs(bin.P2pnode(u.t), plant, "")
+	u.is("without the bug", u.active(4))
+}
+
+// runs puts another binary in place, with a drop-in, and has exec started from it.
+func (u *unit) runs(binary, dropIn, text string) {
+	u.t.Helper()
+	bin.Copy(u.t, binary, u.file(unitBinary)+".new", "")
+	if err := os.Rename(u.file(unitBinary)+".new", u.file(unitBinary)); err != nil {
+		u.t.Fatal(err)
+	}
+	u.write(dropIn, text)
+	u.ok("systemctl", "daemon-reload")
+	u.kill(syscall.SIGKILL)
+	u.becomes("exec of another binary is there", u.otherExec)
+}
+
 // A reload reads the file again; a file that is wrong changes nothing.
 func (u *unit) reloads() {
 	u.write(unitConfig, unitServices+"  more:\n    command: [sleep, \"100000\"]\n")
@@ -273,13 +383,13 @@ func (u *unit) reloads() {
 		now.more = 0
 		return more != 0 && now == u.was
 	})
-	u.is("reloaded", u.active(1))
+	u.is("reloaded", u.active(4))
 	u.write(unitConfig, unitServices+"nonsense: 1\n")
 	if out, code := u.in("systemctl", "reload", "p2pnode"); code == 0 {
 		u.t.Errorf("a wrong file is loaded: %s", out)
 	}
 	u.stays("a wrong file changes nothing", func() bool { return u.look() == u.was })
-	u.is("after a reload of a wrong file", map[string]string{"ActiveState": "active", "NRestarts": "1", "MainPID": inner(u.was.exec)})
+	u.is("after a reload of a wrong file", map[string]string{"ActiveState": "active", "NRestarts": "4", "MainPID": inner(u.was.exec)})
 	u.write(unitConfig, unitServices)
 	u.ok("systemctl", "reload", "p2pnode")
 	u.becomes("what is no longer there ends", func(now crew) bool {
@@ -312,10 +422,10 @@ func (u *unit) upgrades() {
 			u.t.Errorf("%d runs another binary than the installed one", pid)
 		}
 	}
-	u.is("upgraded", u.active(1))
+	u.is("upgraded", u.active(4))
 	u.kill(syscall.SIGKILL)
 	u.becomes("exec of the new binary is back", u.otherExec)
-	u.is("killed after an upgrade", u.active(2))
+	u.is("killed after an upgrade", u.active(5))
 }
 
 // shutDown is final; the services that it is to keep are adopted by the next exec.
