@@ -59,11 +59,13 @@ type LogQuery struct {
 	Follow   bool      `json:"follow,omitempty"`
 }
 
-// LogLine is one line of a service's log. At is zero for lines read from a file.
+// LogLine is one line of a service's log. At is zero for lines read from a file. Of a
+// note about what is not shown Text is no line of the log; it comes before these.
 type LogLine struct {
 	Service string    `json:"service"`
 	At      time.Time `json:"at,omitzero"`
 	Text    string    `json:"text"`
+	Note    bool      `json:"note,omitempty"`
 }
 
 // NodeHealth is the node process's hello and, every few seconds, its heartbeat.

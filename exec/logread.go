@@ -256,10 +256,13 @@ func (rd *logReading) run(id uint64) {
 
 // follow tells lines as they are written, after those of the past.
 func (rd *logReading) follow(ctx context.Context, name string, log *logs.Log, tell func(LogLine) bool) {
+	if note := log.Untimed(rd.since); note != "" && !tell(LogLine{Service: name, Text: note, Note: true}) {
+		return
+	}
 	var mask logs.Masker
 	log.Query(ctx, max(rd.query.Lines, 1), rd.since, true, func(at time.Time, text string) bool {
 		text, _ = mask.Line(text)
-		return !rd.grep.MatchString(text) || tell(LogLine{name, at, text})
+		return !rd.grep.MatchString(text) || tell(LogLine{Service: name, At: at, Text: text})
 	})
 }
 
@@ -300,7 +303,7 @@ func (rd *logReading) newest(ctx context.Context, name string, log *logs.Log) []
 		if !rd.grep.MatchString(text) {
 			return ctx.Err() == nil
 		}
-		kept = append(kept, LogLine{name, at, text})
+		kept = append(kept, LogLine{Service: name, At: at, Text: text})
 		size += len(text)
 		for len(kept) > rd.query.Lines || size > room {
 			short = short || len(kept) <= rd.query.Lines
@@ -310,8 +313,11 @@ func (rd *logReading) newest(ctx context.Context, name string, log *logs.Log) []
 		return ctx.Err() == nil
 	})
 	if short && len(kept) > 0 {
-		said := LogLine{name, kept[0].At, fmt.Sprintf("[older lines are left out: what another host answers has at most %d KiB]", maxReadBytes>>10)}
+		said := LogLine{Service: name, At: kept[0].At, Text: fmt.Sprintf("[older lines are left out: what another host answers has at most %d KiB]", maxReadBytes>>10)}
 		kept = slices.Insert(kept, 0, said)
+	}
+	if note := log.Untimed(rd.since); note != "" {
+		kept = slices.Insert(kept, 0, LogLine{Service: name, Text: note, Note: true})
 	}
 	return kept
 }

@@ -82,8 +82,14 @@ func (ss *session) logs(m message) {
 	var readers sync.WaitGroup
 	for name, log := range sources {
 		readers.Go(func() {
+			tell := func(l LogLine) bool {
+				return ss.conn.write(message{ID: m.ID, Body: body(l), More: true}) == nil
+			}
+			if note := log.Untimed(q.Since); note != "" && !tell(LogLine{Service: name, Text: note, Note: true}) {
+				return
+			}
 			log.Query(ctx, q.Lines, q.Since, q.Follow, func(at time.Time, line string) bool {
-				return ss.conn.write(message{ID: m.ID, Body: body(LogLine{name, at, line}), More: true}) == nil
+				return tell(LogLine{Service: name, At: at, Text: line})
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -90,7 +91,7 @@ func localLog(client *exec.Client, q exec.LogQuery) logSource {
 			return err
 		}
 		for l := range lines {
-			if err := f(logLine{Service: l.Service, At: l.At, Text: l.Text}); err != nil {
+			if err := f(logLine{Service: l.Service, At: l.At, Text: l.Text, Note: l.Note}); err != nil {
 				return err
 			}
 		}
@@ -116,7 +117,7 @@ func (a *app) remoteLog(target string, read exec.LogRead) logSource {
 		}
 		defer c.Close()
 		return c.Logs(ctx, node, service, read, func(l exec.LogLine) error {
-			return f(logLine{Node: node, Service: l.Service, At: l.At, Text: l.Text})
+			return f(logLine{Node: node, Service: l.Service, At: l.At, Text: l.Text, Note: l.Note})
 		})
 	}
 }
@@ -141,6 +142,7 @@ type logLine struct {
 	Service string    `json:"service"`
 	At      time.Time `json:"at,omitzero"`
 	Text    string    `json:"text"`
+	Note    bool      `json:"note,omitempty"` // about what is not shown: no line of the log
 }
 
 // of is whose line it is: SVC here, NODE/SVC elsewhere.
@@ -165,10 +167,13 @@ func (a *app) logs(ctx context.Context, from []logSource, show shownLog) error {
 		return a.followLogs(ctx, from, show)
 	}
 	// The past is shown in the order in which it was written, whoever wrote it.
-	past := []logLine{}
+	past, notes := []logLine{}, []logLine{}
 	for _, source := range from {
 		err := source(ctx, func(l logLine) error {
-			if l.Node != "" || show.grep.MatchString(l.Text) { // there it was looked for already
+			switch {
+			case l.Note:
+				notes = append(notes, l)
+			case l.Node != "" || show.grep.MatchString(l.Text): // there it was looked for already
 				past = append(past, l)
 			}
 			return nil
@@ -179,6 +184,10 @@ func (a *app) logs(ctx context.Context, from []logSource, show shownLog) error {
 	}
 	past = newestOf(past, show.newest)
 	slices.SortStableFunc(past, func(a, b logLine) int { return a.At.Compare(b.At) })
+	if a.json() {
+		past, notes = slices.Insert(past, 0, notes...), nil
+	}
+	a.logNotes(notes)
 	if a.format == formatJSON && ctx.Err() == nil {
 		return writeJSON(a.stdout, struct {
 			Schema string    `json:"schema"`
@@ -215,7 +224,11 @@ func (a *app) followLogs(ctx context.Context, from []logSource, show shownLog) e
 	for open := len(from); open > 0; {
 		select {
 		case l := <-lines:
-			if l.Node == "" && !show.grep.MatchString(l.Text) {
+			if l.Note && !a.json() {
+				a.logNotes([]logLine{l})
+				continue
+			}
+			if l.Node == "" && !l.Note && !show.grep.MatchString(l.Text) {
 				continue
 			}
 			if err := a.logLine(l, show); err != nil {
@@ -228,6 +241,18 @@ func (a *app) followLogs(ctx context.Context, from []logSource, show shownLog) e
 		}
 	}
 	return nil
+}
+
+// logNotes says what is not shown, once for all services of which it is said.
+func (a *app) logNotes(notes []logLine) {
+	of := map[string][]string{}
+	for _, l := range notes {
+		of[l.Text] = append(of[l.Text], l.of())
+	}
+	for _, text := range slices.Sorted(maps.Keys(of)) {
+		slices.Sort(of[text])
+		fmt.Fprintf(a.stderr, "%s: %s\n", strings.Join(of[text], ", "), strings.Trim(text, "[]"))
+	}
 }
 
 // newestOf keeps the newest n lines of each service; n <= 0: all.

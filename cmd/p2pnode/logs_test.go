@@ -13,7 +13,7 @@ import (
 // said where they are asked for or not plain.
 func TestLogsAreChosenAndShown(t *testing.T) {
 	at := time.Date(2026, 11, 26, 12, 0, 0, 5e6, time.Local)
-	lines := []logLine{{"", "a", at, "1"}, {"", "b", at, "2"}, {"", "a", at, "3"}, {"", "a", time.Time{}, "4"}}
+	lines := []logLine{{Service: "a", At: at, Text: "1"}, {Service: "b", At: at, Text: "2"}, {Service: "a", At: at, Text: "3"}, {Service: "a", Text: "4"}}
 	if got := newestOf(lines, 0); len(got) != 4 {
 		t.Errorf("all: %v", got)
 	}
@@ -30,7 +30,7 @@ func TestLogsAreChosenAndShown(t *testing.T) {
 		var out bytes.Buffer
 		a := &app{stdout: &out}
 		show.grep = regexp.MustCompile("")
-		if err := a.logLine(logLine{"", "a", at, "text"}, show); err != nil || out.String() != want {
+		if err := a.logLine(logLine{Service: "a", At: at, Text: "text"}, show); err != nil || out.String() != want {
 			t.Errorf("%+v: %q, %v", show, out.String(), err)
 		}
 	}

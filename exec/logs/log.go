@@ -36,6 +36,7 @@ type Config struct {
 // in memory (flood.go) until it goes on.
 type Log struct {
 	cfg    Config
+	opened time.Time
 	hand   disk.Hand
 	others disk.Hand  // reads what the program writes by itself, which may be on another disk
 	file   *rotating  // the hand's
@@ -59,7 +60,7 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.MkdirAll(cfg.LogDir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot keep logs of %s: %w", cfg.Service, err)
 	}
-	l := &Log{cfg: cfg, file: newRotating(filepath.Join(cfg.LogDir, cfg.Service+".log"), cfg.Refused), changed: make(chan struct{})}
+	l := &Log{cfg: cfg, opened: time.Now(), file: newRotating(filepath.Join(cfg.LogDir, cfg.Service+".log"), cfg.Refused), changed: make(chan struct{})}
 	l.flood.rate, l.flood.last = maxRate, floodTail
 	l.hand.Turned, l.hand.Back = l.turned, l.endFlood
 	l.ring.run(time.Now())

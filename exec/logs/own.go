@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"time"
+
+	"p2pnode"
 )
 
 const (
@@ -80,6 +82,17 @@ func (o *own) read(emit func(at time.Time, text string) bool) (more bool) {
 		}
 	}
 	return more
+}
+
+// writtenSince reports whether the program's own file has something and was written to
+// since then.
+func writtenSince(path string, since time.Time) bool {
+	f, info, err := p2pnode.OpenFor(path)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return info.Size() > 0 && !info.ModTime().Before(since)
 }
 
 func (o *own) end() { o.now.close() }

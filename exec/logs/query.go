@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -96,6 +97,32 @@ func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, em
 		}
 	}
 	return nil
+}
+
+// Untimed tells who asks for what is not older than since that lines were left out of
+// the answer which may be as young, as nobody knows when they were written; "" where
+// there are none.
+func (l *Log) Untimed(since time.Time) string {
+	if since.IsZero() {
+		return ""
+	}
+	before, kept := l.opened, l.inMemory(false).lines
+	if len(kept) > 0 && kept[0].seq > 1 && !kept[0].at.IsZero() {
+		before = kept[0].at // what memory gave up has no time any more
+	}
+	if since.Before(before) {
+		now := l.look(math.MaxInt, time.Time{}, false)
+		beyond := older(now.files, 1, len(now.lines))
+		if len(beyond) > 0 || len(now.lines) > 0 && now.lines[0].at.IsZero() {
+			return fmt.Sprintf("[lines from before %s have no time and are left out]", before.UTC().Format(time.RFC3339))
+		}
+	}
+	if own := l.followed(); own != "" {
+		if young, _ := disk.Got(&l.others, func() bool { return writtenSince(own, since) }); young {
+			return "[lines of " + own + " have no time and are left out]"
+		}
+	}
+	return ""
 }
 
 // past is what there is when a query begins.
