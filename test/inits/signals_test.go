@@ -66,6 +66,10 @@ func TestSignals(t *testing.T) {
 		was = becomes(h, "the door is back after "+s.String(), func(p pids) bool { return p.door != was.door && p == pids{was.exec, p.door, was.node, was.web} })
 		send(was.node, s)
 		was = becomes(h, "the node process is back after "+s.String(), func(p pids) bool { return p.node != was.node && p == pids{was.exec, was.door, p.node, was.web} })
+		if s == unix.SIGQUIT {
+			stacks(h, p2pnode.SelfDoor)
+			stacks(h, p2pnode.SelfNode)
+		}
 	}
 	send(was.door, unix.SIGSTOP)
 	send(was.node, unix.SIGSTOP)
@@ -106,5 +110,23 @@ func TestSignals(t *testing.T) {
 	empty(h, "after SIGINT")
 	if host.Running(was.web, host.StartTicks(was.web)) {
 		t.Error("the service runs on after SIGINT")
+	}
+}
+
+// stacks: a role that SIGQUIT has ended has printed what it did, where its output is
+// read, and ended with 2.
+func stacks(h *host.Host, role string) {
+	h.Fleet.T.Helper()
+	if out := h.OK("logs", role, "-n", "10000"); !strings.Contains(out, "SIGQUIT: quit") || !strings.Contains(out, "\ngoroutine ") {
+		h.Fleet.T.Errorf("no stacks of %s after SIGQUIT: %s", role, out)
+	}
+	var d p2pnode.PSDoc
+	if !h.JSON(&d, "ps", "--all") {
+		h.Fleet.T.Fatal("ps does not answer")
+	}
+	for _, s := range d.Services {
+		if s.Name == role && (s.LastExit == nil || s.LastExit.Code != 2) {
+			h.Fleet.T.Errorf("%s ended with %+v after SIGQUIT, want 2", role, s.LastExit)
+		}
 	}
 }
