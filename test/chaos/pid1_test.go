@@ -36,6 +36,7 @@ func (f *Fleet) firstProcesses(t *testing.T) {
 		{"docker stop", nil, stop, 0, []string{"web.ledger terminated", "db.ledger interrupt"}},
 		{"docker stop behind an init", []string{"--init"}, stop, 0, []string{"web.ledger terminated", "db.ledger interrupt"}},
 		{"SIGINT", nil, sent(syscall.SIGINT), 0, []string{"web.ledger terminated", "db.ledger interrupt"}},
+		{"SIGHUP and shutdown", nil, reloadedAndShutDown, 0, []string{"web.ledger terminated", "db.ledger interrupt"}},
 		{"SIGKILL of exec behind an init", []string{"--init"}, killed, 137, nil},
 	} {
 		b := f.first(strings.ReplaceAll(c.name, " ", "-"), c.flags...)
@@ -108,6 +109,31 @@ func stop(b *Box) error {
 
 func sent(s syscall.Signal) func(b *Box) error {
 	return func(b *Box) error { return syscall.Kill(b.PID(), s) }
+}
+
+// reloadedAndShutDown: SIGHUP is a reload, also of PID 1, and ends nothing; p2pnode
+// shutdown, from inside, ends all.
+func reloadedAndShutDown(b *Box) error {
+	path := filepath.Join(b.folder, "p2pnode.yaml")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	was := b.children()
+	if err = os.WriteFile(path, append(raw, "  more: {command: [/victim, -ledger, /chaos/more.ledger]}\n"...), 0o600); err != nil {
+		return err
+	}
+	if _, err = docker("kill", "--signal", "HUP", b.container); err != nil {
+		return err
+	}
+	b.fleet.eventually(20*time.Second, "a reload starts what is new", func() bool { return len(b.find("more")) == 1 })
+	for pid, argv := range was {
+		if now := b.children()[pid]; !slices.Equal(now, argv) {
+			return fmt.Errorf("after a reload %d is %q, was %q", pid, now, argv)
+		}
+	}
+	docker("exec", b.container, "/p2pnode", "shutdown") // it may end with the container
+	return nil
 }
 
 func killed(b *Box) error { return sent(syscall.SIGKILL)(b) }
