@@ -104,7 +104,7 @@ kills: build ## exec, door and node process killed 1000 times at all moments and
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ROUNDS=200 $(GO) test -v -count=1 -timeout 60m -run LastWords ./test/keep
 
 .PHONY: absence
-absence: build ## exec and node process dead for 10 min while a service prints 20 kB a second
+absence: build ## exec and node process dead for 10 min while a service prints 200 kB a second
 	P2PNODE_BIN=$(CURDIR)/$(BIN) P2PNODE_ABSENCE=10m $(GO) test -v -count=1 -timeout 20m -run NobodyIsThere ./test/keep
 
 CHAOS := P2PNODE_BIN=$(CURDIR)/$(BIN) $(GO) test -v -count=1

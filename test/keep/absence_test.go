@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,18 +30,22 @@ func absence(t testing.TB) time.Duration {
 	return d
 }
 
+// wide is the number of a line with the spaces after it: 200 kB of lines a second, which
+// is more than the door keeps of an absence of 20 s.
+const wide = 193
+
 // fits is what the door keeps of an absence without leaving anything out.
 const fits = 512 << 10
 
 // TestNobodyIsThere: exec and node process are dead for a while and nobody starts
-// exec again, while a service prints 20 kB a second. It answers every request, it is
+// exec again, while a service prints 200 kB a second. It answers every request, it is
 // never held up, and then it goes on under the next exec: in the log are its first
-// line of that time and its last one, and what was left out is counted.
+// line of that time and its last one, and what was left out is counted, to the byte.
 func TestNobodyIsThere(t *testing.T) {
 	t.Parallel()
 	away, port := absence(t), freePorts(t, 1)[0]
 	h := New(t, func(victim, dir string) string {
-		return fmt.Sprintf("  web: {command: [%s, -ledger, %s/web, -port, \"%d\", -count, 1ms, -wide, \"16\"]}\n", victim, dir, port)
+		return fmt.Sprintf("  web: {command: [%s, -ledger, %s/web, -port, \"%d\", -count, 1ms, -wide, \"%d\"]}\n", victim, dir, port, wide)
 	})
 	h.Fleet.Must(20*time.Second, "web answers", func() bool { return len(h.pids("")) == 1 && h.answers(port) })
 	h.Fleet.Must(20*time.Second, "the door holds its output", func() bool { return holds(h.Role("door"), "web-") })
@@ -81,12 +86,18 @@ func TestNobodyIsThere(t *testing.T) {
 	for _, line := range h.logged("web") {
 		printed += len(line) + 1
 	}
+	if there, all := h.span("web", before, now), (now-before)*len(fmt.Sprintf("count %-*d\n", wide, 0)); there+dropped != all {
+		t.Errorf("lines %d to %d are %d bytes: %d are there and %d are counted as left out, which is %d", before+1, now, all, there, dropped, there+dropped)
+	}
 	first := fmt.Sprint("count ", before+1)
 	if !slices.ContainsFunc(h.logged("web"), func(line string) bool { return strings.TrimSpace(line) == first }) {
 		t.Errorf("the first line of the absence, %d, is not there", before+1)
 	}
 	if len(gaps) > 2 || (len(gaps) > 0) != (dropped > 0) || (dropped > 0 && printed < fits) {
 		t.Errorf("%d lines, %d gaps, %d bytes left out: %q", now, len(gaps), dropped, gaps[:min(len(gaps), 5)])
+	}
+	if dropped == 0 && away >= 20*time.Second {
+		t.Errorf("nothing of %d lines was left out: this shows nothing", now-before)
 	}
 	t.Logf("away for %v: %d of %d requests answered, lines %d to %d, %d bytes left out and counted", away, asked-unanswered, asked, before+1, now, dropped)
 	h.startsOf([]string{"web"}, nil)
@@ -123,6 +134,30 @@ func (h *Host) leftOut(name string) (all int) {
 		}
 	}
 	return all
+}
+
+// noted are the lines of ours in a log, which count what is missing there.
+var noted = regexp.MustCompile(`\n\[\d+ bytes were dropped while exec was away\]\n`)
+
+// span is how many bytes that a service printed after a numbered line, up to another
+// one with its end, are in its log.
+func (h *Host) span(name string, from, to int) int {
+	h.T.Helper()
+	var text []byte
+	for _, suffix := range []string{".log.1", ".log"} {
+		raw, _ := os.ReadFile(filepath.Join(h.Dir, "logs", name+suffix))
+		text = append(text, raw...)
+	}
+	raw := noted.ReplaceAllString(string(text), "")
+	end := func(n int) int {
+		line := fmt.Sprintf("count %-*d\n", wide, n)
+		at := strings.LastIndex(raw, line)
+		if at < 0 {
+			h.T.Fatalf("line %d is not in the log of %s", n, name)
+		}
+		return at + len(line)
+	}
+	return end(to) - end(from)
 }
 
 // holds reports whether a process has a FIFO open whose name begins with prefix.
