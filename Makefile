@@ -141,6 +141,11 @@ bench-late: build ## real processes: a host joins a cluster with 100,000 reports
 size: ## binary size and reachable ReflectMethods
 	$(GO) test -v -run 'Binary|Reflect' ./test/arch
 
+.PHONY: exposure
+exposure: build ## what systemd-analyze calls the exposure of the unit that `service install` writes, line by line
+	@dir=$$(mktemp -d) && trap 'rm -r "$$dir"' EXIT && ./$(BIN) service install --print >"$$dir/p2pnode.service" && \
+	systemd-analyze security --offline=true --no-pager "$$dir/p2pnode.service"
+
 .PHONY: check
 check: ## vet, formatting, staticcheck, go fix
 	$(GO) vet ./...
