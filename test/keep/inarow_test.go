@@ -99,10 +99,14 @@ func (h *Host) execs() (next func() int) {
 			}
 			raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			argv := strings.Split(string(raw), "\x00")
-			if len(argv) > 3 && strings.HasSuffix(argv[0], filepath.Base(h.Binary)) && strings.HasPrefix(argv[1], "--") && bytes.Contains(raw, []byte("\x00"+h.Dir+"\x00")) {
+			if !strings.HasSuffix(argv[0], filepath.Base(h.Binary)) {
+				continue
+			}
+			if len(argv) > 3 && strings.HasPrefix(argv[1], "--") && bytes.Contains(raw, []byte("\x00"+h.Dir+"\x00")) {
 				known[pid] = true
 				return pid
 			}
+			now[pid] = 1 // a child of a guard bears its name until it is an exec, on a busy machine for long
 		}
 		return 0
 	}
