@@ -249,7 +249,10 @@ func (r *runner) lookAtChild(name string) {
 // watchesAdopted reports whether a main process runs that is not our child.
 func (r *runner) watchesAdopted() bool {
 	for name, k := range r.kids {
-		if s := r.policy.svcs[name]; k.proc != nil && !k.proc.ours && s != nil && s.phase == running {
+		if k.proc == nil || k.proc.ours {
+			continue
+		}
+		if s := r.policy.svcs[name]; s != nil && s.phase == running {
 			return true
 		}
 	}

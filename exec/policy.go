@@ -2,7 +2,6 @@ package exec
 
 import (
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"p2pnode"
@@ -249,7 +248,7 @@ func (p *policy) emit(e effect) { p.out = append(p.out, e) }
 
 // all yields services in declaration order, so that a run can be repeated.
 func (p *policy) all(yield func(*svc) bool) {
-	for _, name := range slices.Clone(p.order) {
+	for _, name := range p.order { // in place it only grows: whoever yields may add and remove
 		if s := p.svcs[name]; s != nil && !yield(s) {
 			return
 		}
@@ -291,9 +290,7 @@ func (p *policy) next() time.Time {
 		}
 	}
 	for s := range p.all {
-		for _, t := range s.deadlines() {
-			consider(t)
-		}
+		s.deadlines(consider)
 		if !p.shutdown.on && !s.stopped && !s.removed {
 			for _, t := range s.failureDeadlines() {
 				consider(t)
@@ -305,16 +302,19 @@ func (p *policy) next() time.Time {
 	return at
 }
 
-// deadlines are all moments at which time alone changes something for s.
-func (s *svc) deadlines() []time.Time {
-	out := []time.Time{s.stopKill, s.giveUp, s.probeAt, s.worldAt, s.maintEnds, s.renewAt}
-	if s.phase == running {
-		out = append(out, s.health.deadlines()...)
-		if !s.readyAt.IsZero() && s.failure == nil && s.dirty() {
-			out = append(out, s.readyAt.Add(clearAfter))
-		}
+// deadlines gives all moments at which time alone changes something for s, some of
+// them zero. It allocates nothing: it is asked of every service with every event.
+func (s *svc) deadlines(give func(time.Time)) {
+	for _, t := range [...]time.Time{s.stopKill, s.giveUp, s.probeAt, s.worldAt, s.maintEnds, s.renewAt} {
+		give(t)
 	}
-	return out
+	if s.phase != running {
+		return
+	}
+	s.health.deadlines(give)
+	if !s.readyAt.IsZero() && s.failure == nil && s.dirty() {
+		give(s.readyAt.Add(clearAfter))
+	}
 }
 
 // failureDeadlines are the moments of decide. A start that failed for want of

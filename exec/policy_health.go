@@ -21,17 +21,17 @@ type health struct {
 	wasState   p2pnode.ServiceState
 }
 
-func (h *health) deadlines() []time.Time {
-	out := []time.Time{h.frozenTill}
+func (h *health) deadlines(give func(time.Time)) {
+	give(h.frozenTill)
 	for _, c := range h.checks {
 		if !c.asking {
-			out = append(out, c.at)
+			give(c.at)
 		}
 	}
 	if !h.draining {
-		out = append(out, h.beatBy, h.readyBy)
+		give(h.beatBy)
+		give(h.readyBy)
 	}
-	return out
 }
 
 func (p *policy) clearHealth(s *svc) {

@@ -217,7 +217,7 @@ func (p *policy) stopTime(s *svc) time.Duration {
 func (p *policy) forget(s *svc) {
 	p.past[s.spec.Name] = s.inc // its numbers go on should it be declared again
 	delete(p.svcs, s.spec.Name)
-	p.order = slices.DeleteFunc(p.order, func(n string) bool { return n == s.spec.Name })
+	p.order = slices.DeleteFunc(slices.Clone(p.order), func(n string) bool { return n == s.spec.Name })
 	p.requires = nil
 	p.emit(effForget{s.spec.Name})
 }

@@ -516,8 +516,7 @@ func (w *world) look() {
 		if s.leaving && w.hold == nil || s.waiting && w.p.lacking(s) == nil {
 			w.t.Fatalf("%s is %s (%s): leaving %v, waiting %v for nothing", name, s.state, s.why, s.leaving, s.waiting)
 		}
-		own := append(s.deadlines(), s.failureDeadlines()...)
-		if w.stuck(s) && !slices.ContainsFunc(own, func(at time.Time) bool { return !at.IsZero() }) {
+		if w.stuck(s) && !slices.ContainsFunc(deadlinesOf(s), func(at time.Time) bool { return !at.IsZero() }) {
 			w.t.Fatalf("%s is %s (%s), and of itself nothing will ever happen to it", name, s.state, s.why)
 		}
 	}
@@ -538,9 +537,14 @@ func (w *world) stuck(s *svc) bool {
 
 func (w *world) dump() (out string) {
 	for s := range w.p.all {
-		out += fmt.Sprintf("%s phase %d %s failure %+v deadlines %v; ", s.spec.Name, s.phase, s.state, s.failure, append(s.deadlines(), s.failureDeadlines()...))
+		out += fmt.Sprintf("%s phase %d %s failure %+v deadlines %v; ", s.spec.Name, s.phase, s.state, s.failure, deadlinesOf(s))
 	}
 	return out
+}
+
+func deadlinesOf(s *svc) (out []time.Time) {
+	s.deadlines(func(t time.Time) { out = append(out, t) })
+	return append(out, s.failureDeadlines()...)
 }
 
 func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
