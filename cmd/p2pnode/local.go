@@ -203,6 +203,7 @@ type verb func(c *exec.Client, ctx context.Context, target string, opt exec.Verb
 type verbDoc struct {
 	Schema string `json:"schema"`
 	exec.VerbResult
+	Error *p2pnode.Error `json:"error,omitempty"` // of a target about which services say nothing
 }
 
 func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
@@ -228,6 +229,9 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 				}
 				if failed != nil && len(all.Services) == 0 {
 					return failed
+				}
+				if failed != nil && a.format == formatJSON { // one document
+					all.Error, a.told = a.asError(failed), true
 				}
 				return cmp.Or(failed, a.showOutcome(all))
 			})

@@ -49,6 +49,7 @@ type app struct {
 	format string // -o
 	data   string // --data as given
 	trial  bool   // a daemon only reads its configuration
+	told   bool   // the error is part of the document that is on stdout already
 	ran    bool   // a command's own code was reached: what fails now is no usage error
 }
 
@@ -73,30 +74,41 @@ func run(args []string, stdout, stderr *os.File) int {
 // fail says err once, for people on stderr and with -o json also on stdout, and
 // returns the exit code for it.
 func (a *app) fail(err error, interrupted bool) int {
-	e, ok := errors.AsType[*p2pnode.Error](err)
+	_, ok := errors.AsType[*p2pnode.Error](err)
 	switch {
 	case errors.Is(err, errQuiet):
 		return p2pnode.ExitCode(err)
 	case !ok && interrupted:
 		return p2pnode.ExitInterrupted
-	case !ok && !a.ran:
-		e = &p2pnode.Error{Code: "usage", Text: err.Error(), Fix: "see: p2pnode help", Exit: p2pnode.ExitUsage}
-	case !ok && errors.Is(err, context.DeadlineExceeded):
-		e = &p2pnode.Error{Code: "timeout", Text: "no answer in time: " + err.Error(), Exit: p2pnode.ExitTimeout}
-	case !ok:
-		e = &p2pnode.Error{Code: "failed", Text: err.Error()}
 	}
+	e := a.asError(err)
 	text := "p2pnode: " + e.Text
 	if e.Fix != "" {
 		text += "\n  " + strings.ReplaceAll(e.Fix, "\n", "\n  ")
 	}
 	fmt.Fprintln(a.stderr, text)
-	if a.json() {
-		shown := *e
-		shown.Exit = p2pnode.ExitCode(e)
-		writeJSON(a.stdout, p2pnode.ErrorDoc{Schema: p2pnode.Schema("error"), Error: &shown}, "")
+	if a.json() && !a.told {
+		writeJSON(a.stdout, p2pnode.ErrorDoc{Schema: p2pnode.Schema("error"), Error: e}, "")
 	}
-	return p2pnode.ExitCode(e)
+	return e.Exit
+}
+
+// asError is err with a code, and with the exit code that it means.
+func (a *app) asError(err error) *p2pnode.Error {
+	e, ok := errors.AsType[*p2pnode.Error](err)
+	switch {
+	case ok:
+		said := *e
+		e = &said
+	case !a.ran:
+		e = &p2pnode.Error{Code: "usage", Text: err.Error(), Fix: "see: p2pnode help", Exit: p2pnode.ExitUsage}
+	case errors.Is(err, context.DeadlineExceeded):
+		e = &p2pnode.Error{Code: "timeout", Text: "no answer in time: " + err.Error(), Exit: p2pnode.ExitTimeout}
+	default:
+		e = &p2pnode.Error{Code: "failed", Text: err.Error()}
+	}
+	e.Exit = p2pnode.ExitCode(e)
+	return e
 }
 
 // errQuiet marks an answer that was printed in full and still is a failure
