@@ -74,6 +74,10 @@ bench-crowd: build ## kill -9 of a service alone, then beside 2,000 processes of
 bench-flood: build ## kill -9 of a service alone, then while another one prints 100 MB/s, 20 faults each (1 min)
 	$(BENCH) -bench 'MTTR/^p2pnode(,_another_.*)?$$/^kill_-9(_beside_a_flood_.*)?$$' -benchtime 1x ./test/bench
 
+.PHONY: bench-beside
+bench-beside: build ## kill -9 of services alone, then beside 50 that exit at once, and beside 100 MB/s of logs, 25 faults each (2 min)
+	$(BENCH) -bench Beside -benchtime 1x ./test/bench
+
 .PHONY: bench-join
 bench-join: build ## five nodes on loopback: all see five after the last start
 	$(BENCH) -bench Join -benchtime 5x ./test/bench
