@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"time"
 
 	"p2pnode"
 
@@ -24,9 +25,34 @@ func (l *Log) TakeAway() {
 // that is killed in the middle of that leaves half of it there, which the next one
 // cuts off before it begins anew. Each line is in the log once.
 type taking struct {
-	From Mark  `json:"from"` // the file that is taken: its inode, its size
-	Time int64 `json:"time"` // of its last change: an inode's number comes again
-	Log  Mark  `json:"log"`  // where it goes
+	From Mark  `json:"from"`           // the file that is taken: its inode, its size
+	Born int64 `json:"born,omitempty"` // an inode's number comes again; 0 where the file system does not tell
+	Time int64 `json:"time"`           // of its last change
+	Log  Mark  `json:"log"`            // where it goes
+}
+
+// same reports whether now is the file that was taken. A keeper that goes on with it,
+// since exec was killed before it was removed, has made it longer.
+func (was taking) same(now taking) bool {
+	if was.From.File != now.From.File || was.Born != now.Born {
+		return false
+	}
+	return was.Time == now.Time && was.From.At == now.From.At || was.Born != 0 && was.From.At < now.From.At
+}
+
+// born is when f was made, in ns; 0 where the file system does not tell.
+func born(f *os.File) (at int64) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	raw.Control(func(fd uintptr) {
+		var st unix.Statx_t
+		if unix.Statx(int(fd), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
+			at = st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
+		}
+	})
+	return at
 }
 
 func (l *Log) takeFile(path string) {
@@ -45,10 +71,10 @@ func (l *Log) takeFile(path string) {
 		return
 	}
 	note := filepath.Join(l.cfg.LogDir, "."+filepath.Base(path)+".taking")
-	now := taking{From: Mark{File: s.inode, At: s.size}, Time: info.ModTime().UnixNano()}
+	now := taking{From: Mark{File: s.inode, At: s.size}, Born: born(s.f), Time: info.ModTime().UnixNano()}
 	var was taking
-	if raw, err := p2pnode.ReadRegular(note); err == nil && json.Unmarshal(raw, &was) == nil && was.From == now.From && was.Time == now.Time {
-		l.file.cut(was.Log, data)
+	if raw, err := p2pnode.ReadRegular(note); err == nil && json.Unmarshal(raw, &was) == nil && was.same(now) {
+		l.file.cut(was.Log, data[:min(was.From.At, int64(len(data)))])
 	}
 	now.Log = l.file.mark()
 	if raw, err := json.Marshal(now); err == nil {

@@ -2,9 +2,12 @@ package logs
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"p2pnode/test/need"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +38,16 @@ func content(t *testing.T, path string) string {
 	return string(raw)
 }
 
+func bornAt(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return born(f)
+}
+
 // A take that was cut short by a kill is done again from its beginning: no line is
 // missing and none is there twice.
 func TestATakeThatWasCutShort(t *testing.T) {
@@ -48,7 +61,7 @@ func TestATakeThatWasCutShort(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := opened(t, dir)
-		note := taking{From: Mark{File: inodeOf(info.Sys()), At: info.Size()}, Time: info.ModTime().UnixNano(), Log: l.file.mark()}
+		note := taking{From: Mark{File: inodeOf(info.Sys()), At: info.Size()}, Born: bornAt(t, away), Time: info.ModTime().UnixNano(), Log: l.file.mark()}
 		if !left {
 			note.Time++ // another file with the same number: nothing of it is in the log
 		}
@@ -71,6 +84,47 @@ func TestATakeThatWasCutShort(t *testing.T) {
 		}
 		if files, _ := filepath.Glob(filepath.Join(dir, ".*taking")); len(files) != 0 {
 			t.Errorf("left: %v", files)
+		}
+	}
+}
+
+// An exec that was killed after it took all of a file, and before it removed it: the
+// keeper goes on in that file, and the next exec has its first half already.
+func TestATakeThatTheKeeperWentOnWith(t *testing.T) {
+	for name, c := range map[string]struct {
+		born int64 // beside the file's own
+		want string
+	}{
+		"the same file":              {0, "before\none\ntwo\nthree\n"},
+		"another of the same number": {1, "before\none\ntwo\none\ntwo\nthree\n"},
+	} {
+		dir := t.TempDir()
+		away := AwayPath(dir, "web")
+		put(t, filepath.Join(dir, "web.log"), "before\n")
+		f, err := os.Create(away)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteString("one\ntwo\n")
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if born(f) == 0 {
+			need.Had(t, fmt.Errorf("the file system of %s does not tell when a file was made", dir))
+		}
+		l := opened(t, dir)
+		raw, err := json.Marshal(taking{From: Mark{File: inodeOf(info.Sys()), At: info.Size()}, Born: born(f) + c.born, Time: info.ModTime().UnixNano(), Log: l.file.mark()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(dir, ".web.away.taking"), string(raw))
+		l.take([]byte("one\ntwo\n"))
+		f.WriteString("three\n")
+		f.Close()
+		l.TakeAway()
+		if got := content(t, filepath.Join(dir, "web.log")); got != c.want {
+			t.Errorf("%s: %q, should be %q", name, got, c.want)
 		}
 	}
 }
