@@ -161,6 +161,10 @@ check: ## vet, formatting, staticcheck, go fix
 fmt: ## gofumpt over all files that are ours
 	$(TOOL) gofumpt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
 
+.PHONY: schema
+schema: build ## deploy/p2pnode.schema.json anew, after a change to the keys of p2pnode.yaml
+	./$(BIN) config schema > deploy/p2pnode.schema.json
+
 .PHONY: generate
 generate: ## protobuf code anew (wants protoc and protoc-gen-go 1.36.12 on PATH)
 	$(GO) generate ./...

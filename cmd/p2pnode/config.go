@@ -151,7 +151,11 @@ func printConfig(p *printer, doc configDoc) {
 }
 
 // sampleConfig is what `config init` writes: it is valid as it stands.
-const sampleConfig = `# p2pnode.yaml: what runs on this host. Check it with: p2pnode config check
+const sampleConfig = `# yaml-language-server: $schema=p2pnode.schema.json
+# The line above has an editor complete and check the keys of this file, once
+# the schema is beside it: p2pnode config schema > p2pnode.schema.json
+#
+# p2pnode.yaml: what runs on this host. Check it with: p2pnode config check
 # Start it with: p2pnode --config p2pnode.yaml
 
 # join: [kestrel.lan]            # any node of the cluster; without it this host founds one

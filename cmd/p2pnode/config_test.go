@@ -333,7 +333,16 @@ func TestTheSchemaInDeployIsThisOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(raw) != now.String() {
-		t.Error("deploy/p2pnode.schema.json is not what p2pnode config schema says: bin/p2pnode config schema > deploy/p2pnode.schema.json")
+		t.Error("deploy/p2pnode.schema.json is not what p2pnode config schema says: make schema")
+	}
+}
+
+// What config init writes begins with the line by which editors find the schema, in the
+// file that the next lines say how to make.
+func TestTheSampleNamesItsSchema(t *testing.T) {
+	name, ok := strings.CutPrefix(strings.SplitN(sampleConfig, "\n", 2)[0], "# yaml-language-server: $schema=")
+	if !ok || !strings.Contains(sampleConfig, "p2pnode config schema > "+name+"\n") {
+		t.Errorf("it begins %.200q", sampleConfig)
 	}
 }
 
