@@ -26,6 +26,7 @@ const (
 	blockedEvery  = time.Second            // look at a lock whose holder cannot be seen
 	busyLimit     = 30 * time.Second       // busy, not hung: killed after this long without one good answer
 	firstCheck    = 10 * time.Millisecond  // first question to a fresh service; the gap doubles up to its period
+	ownThreads    = 10                     // that exec has from its start on, and needs no pid for later
 	lonelyGrace   = 100 * time.Millisecond // grace of a node process that had no link or no standing order
 	lastWords     = 500 * time.Millisecond // a start waits this long at most for the excerpt of what it replaces
 	nodeSilence   = 15 * time.Second       // a node process that said hello and then nothing for this long is hung

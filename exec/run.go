@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,6 +163,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
+	haveThreads(ownThreads)
 	handed, err := takeHandover()
 	if err != nil {
 		return fmt.Errorf("cannot take over from the binary before this one: %w", err)
@@ -186,6 +188,25 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	return err
+}
+
+// haveThreads makes threads before they are needed: Go's runtime keeps what it has, and
+// ends a process that cannot have one more, as where services have taken all pids.
+func haveThreads(n int) {
+	var there, all sync.WaitGroup
+	enough := make(chan struct{})
+	for range n {
+		there.Add(1)
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			there.Done()
+			<-enough
+		})
+	}
+	there.Wait()
+	close(enough)
+	all.Wait()
 }
 
 func newRunner(cfg Config) (*runner, error) {

@@ -48,7 +48,7 @@ var Rows = []Row{
 	{ID: "23", Fault: "clocks jump by a day", Promise: "0 restarts, 0 lost reports", Runs: []Run{{"./overlay/records", "TimeOfReceiver", ""}}, Wants: "a fleet with wrong clocks"},
 	{ID: "24", Fault: "disk full, damaged or vanished store", Promise: "supervision unaffected; nothing acknowledged unsynced; refetched from peers", Runs: []Run{{"./store", "Damaged|Dead|Flipped|Failing|Hanging|Full|Vanished|Killed|Environment|Locked", ""}}, Wants: "refetching by real processes is measured in row 32"},
 	{ID: "25", Fault: "a crash between any two writes", Promise: "every acknowledged record is there", Runs: []Run{{"./store", "Killed|Reopening|PowerCut", ""}}},
-	{ID: "26", Fault: "few descriptors, pids, memory", Promise: "degrades with a report, no crash loop", Runs: []Run{{"./test/keep", "TestFewDescriptors", ""}}, Wants: "few pids, little memory"},
+	{ID: "26", Fault: "few descriptors, pids, memory", Promise: "degrades with a report, no crash loop", Runs: []Run{{"./test/keep", "TestFewDescriptors", ""}, {"./test/chaos", "TestScarce", ""}}},
 	{ID: "27", Fault: "pids are given out again", Promise: "0 signals to a wrong process", Runs: []Run{{"./exec", "RecycledNumber", ""}}, Env: []string{"P2PNODE_CYCLES=10000"}},
 	{ID: "28", Fault: "children that outlive their parent", Promise: "0 leaked processes", Runs: []Run{{"./exec", "Leftovers|Stubborn|TestAForkBombIsBounded|TestADaemonisingProgramIsNotDoubled|TestNothingGoesOnBesideTheNextLife", ""}, {"./test/netlab", "TestAHiddenChildIsFound", ""}}},
 	{ID: "29", Fault: "log floods, huge lines, secrets", Promise: "bounded excerpt <= 50 ms, 0 secrets leaked; a neighbour's restart <= 2x", Runs: []Run{{"./exec/logs", ".", ""}, {"./exec", "TestAFlood", ""}, {"./test/bench", "Beside/flood", "1x"}}},

@@ -15,6 +15,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"flag"
 	"fmt"
@@ -42,6 +43,7 @@ func main() {
 	deaf := flag.Bool("deaf", false, "ignore SIGTERM and SIGINT")
 	orphans := flag.Int("orphans", 0, "leave so many children of ended children behind, which end a moment later")
 	work := flag.Duration("work", 0, "CPU time that each answer takes")
+	fill := flag.Int("fill", 0, "take so many MiB of memory a second after the start, and use them")
 	lives := flag.Duration("lives", 0, "exit after this long, with a code made of the incarnation: N%250+1")
 	flag.Parse()
 	if *child {
@@ -76,11 +78,21 @@ func main() {
 	if *count > 0 {
 		go counting(*count, *wide)
 	}
+	if *fill > 0 {
+		time.AfterFunc(time.Second, func() { take(*fill << 20) })
+	}
 	if *lives > 0 {
 		time.AfterFunc(*lives, func() { os.Exit(code(os.Getenv("P2PNODE_INCARNATION"))) })
 	}
 	fmt.Fprintln(os.Stderr, "victim:", serve(*port, *ledger, *say, *work))
 	os.Exit(1)
+}
+
+// take has so many bytes of memory, and does not let them go.
+func take(n int) {
+	all := bytes.Repeat([]byte{1}, n)
+	time.Sleep(time.Hour)
+	runtime.KeepAlive(all)
 }
 
 // orphan starts a child that outlives this process, for a moment.
