@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,20 +60,31 @@ func boundsOf(l *p2pnode.Limits) (out []bound) {
 }
 
 // confine makes a group that holds b for incarnation n. It returns the file by which a
-// process joins it, "" where the group that the child is born in does it; ok is false
-// where this host has no such group to give.
-func (id identity) confine(n uint64, b bound) (join string, ok bool) {
+// process joins it, "" where the group that the child is born in does it. An error says
+// why this host has no such group to give.
+func (id identity) confine(ctx context.Context, n uint64, b bound) (join string, err error) {
 	if born := id.cgroup.path(n); born != "" {
 		os.WriteFile(filepath.Join(filepath.Dir(born), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
 		if os.MkdirAll(born, 0o755) == nil && set(born, b.v2) {
-			return "", true
+			return "", nil
 		}
 	}
 	dir := id.group(b.controller, n)
-	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err != nil || os.MkdirAll(dir, 0o755) != nil {
-		return "", false
+	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil && os.MkdirAll(dir, 0o755) == nil && set(dir, b.v1) {
+		return filepath.Join(dir, "cgroup.procs"), nil
 	}
-	return filepath.Join(dir, "cgroup.procs"), set(dir, b.v1)
+	if id.cgroup == nil {
+		return "", errNoGroup
+	}
+	scope, err := id.cgroup.in.scopes.hold(ctx, b.controller)
+	if err != nil {
+		return "", err
+	}
+	born := id.cgroup.below(scope, n)
+	if os.MkdirAll(born, 0o755) != nil || !set(born, b.v2) {
+		return "", errNoGroup
+	}
+	return "", nil
 }
 
 func set(group string, to []setting) bool {
@@ -87,26 +99,54 @@ func set(group string, to []setting) bool {
 // holdGroups finds out what holds l's limits on all of the service: groups of its own,
 // or, for the number of a user's processes, what the kernel counts of that user. A limit
 // that nothing holds is no limit: the service is not started without it.
-func (l *launch) holdGroups(id identity, n uint64) error {
+func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 	wanted := boundsOf(&l.limits)
 	if len(wanted) > 0 {
 		id.removeGroups()
 	}
 	for _, b := range wanted {
-		join, ok := id.confine(n, b)
+		join, err := id.confine(ctx, n, b)
 		switch {
-		case !ok && b.controller == "pids" && l.uid != 0:
+		case err != nil && b.controller == "pids" && l.uid != 0:
 			continue // RLIMIT_NPROC
-		case !ok && b.controller == "pids":
-			return &cannotRun{startMissing, "limits: pids: no cgroup of this host holds it, and of root the kernel counts no processes: say user:, or take it out"}
-		case !ok:
-			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (that wants root, and the controller): take it out", b.key)}
+		case err != nil && b.controller == "pids":
+			return &cannotRun{startMissing, fmt.Sprintf("limits: pids: no cgroup of this host holds it (%v), and of root the kernel counts no processes: say user:, or take it out", err)}
+		case err != nil:
+			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (%v): take it out", b.key, err)}
 		case join != "":
 			l.join = append(l.join, join)
+		default:
+			l.grouped = true
 		}
 		*b.limit = nil
 	}
 	return nil
+}
+
+// Unheld are the keys under limits: of a service that no group of a host holds, even for
+// root; host is its root folder. It only looks at what is there.
+func Unheld(host string, spec p2pnode.ServiceSpec) (keys []string) {
+	limits := spec.Limits
+	for _, b := range boundsOf(&limits) {
+		if !holdable(host, b.controller) && (b.controller != "pids" || spec.User == "") { // of a user the kernel counts them
+			keys = append(keys, b.key)
+		}
+	}
+	return keys
+}
+
+// holdable reports whether a host has a controller, and somebody who hands it on: the
+// root of cgroup v1, systemd, or who has set up a v2 tree without systemd.
+func holdable(host, controller string) bool {
+	if _, err := os.Stat(filepath.Join(host, groupRoot, controller, "cgroup.procs")); err == nil {
+		return true
+	}
+	_, noSystemd := os.Stat(filepath.Join(host, "/run/systemd/system"))
+	return slices.ContainsFunc(cgroupRoots[:], func(root string) bool {
+		root = filepath.Join(host, root)
+		return listed(filepath.Join(root, "cgroup.controllers"), controller) &&
+			(noSystemd == nil || listed(filepath.Join(root, "cgroup.subtree_control"), controller))
+	})
 }
 
 // groups is the folder of this data folder's groups in a v1 hierarchy.

@@ -15,13 +15,19 @@ import (
 
 // cgroups is a writable cgroup v2 subtree of ours, if the host grants one: the
 // only mark that no child can shed.
-type cgroups struct{ base string }
+type cgroups struct {
+	base   string
+	scopes *scopes // others, for services that want controllers
+}
 
 // cgroup is the groups of one service, a fresh one for each incarnation:
 // base/SERVICE@N. Fresh, since a child that is forked straight into a group in
 // which cgroup.kill was ever written is killed at birth (measured on Linux 6.18).
 // nil works and holds nothing.
-type cgroup struct{ prefix string }
+type cgroup struct {
+	in   *cgroups
+	mark string // SERVICE@
+}
 
 // openCgroups makes the subtree for the given tag, in the v2 hierarchy at its
 // usual mount points. It first moves this process out of a service's group, where
@@ -33,8 +39,8 @@ func openCgroups(tag string) *cgroups {
 			continue
 		}
 		own := ownCgroup()
-		if head, _, inside := strings.Cut(own, "/p2pnode-"); inside {
-			own = head
+		if above := aboveOurs(own); above != own {
+			own = above
 			os.WriteFile(filepath.Join(root, own, "cgroup.procs"), []byte("0"), 0)
 		}
 		base := filepath.Join(root, own, "p2pnode-"+tag)
@@ -49,9 +55,23 @@ func openCgroups(tag string) *cgroups {
 			continue
 		}
 		clearEmpty(filepath.Join(root, own), base)
-		return &cgroups{base: base}
+		return &cgroups{base: base, scopes: openScopes(root, own, tag)}
 	}
 	return nil
+}
+
+// aboveOurs is the group in which a subtree of a p2pnode is, for a group in that subtree;
+// a unit may have such a name too.
+func aboveOurs(own string) string {
+	at := strings.LastIndex(own, "/p2pnode-")
+	if at < 0 {
+		return own
+	}
+	name, _, _ := strings.Cut(own[at+1:], "/")
+	if isUnit(name) {
+		return own
+	}
+	return own[:at]
 }
 
 // clearEmpty removes the subtrees that p2pnodes which were killed left behind. What
@@ -153,13 +173,20 @@ func (c *cgroups) of(service string) *cgroup {
 	if c == nil {
 		return nil
 	}
-	return &cgroup{prefix: filepath.Join(c.base, service) + "@"}
+	return &cgroup{c, service + "@"}
 }
 
 // close removes what is empty.
 func (c *cgroups) close() {
 	if c != nil {
 		os.Remove(c.base)
+	}
+}
+
+// letGo lets go of what only a living exec keeps.
+func (c *cgroups) letGo() {
+	if c != nil {
+		c.scopes.close()
 	}
 }
 
@@ -173,11 +200,22 @@ func (g *cgroup) open(n uint64) (*os.File, bool) {
 	return f, err == nil
 }
 
+// path is the group of incarnation n: in a scope if it was made there.
 func (g *cgroup) path(n uint64) string {
 	if g == nil {
 		return ""
 	}
-	return g.prefix + strconv.FormatUint(n, 10)
+	for _, scope := range g.in.scopes.folders() {
+		path := g.below(scope, n)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return g.below(g.in.base, n)
+}
+
+func (g *cgroup) below(dir string, n uint64) string {
+	return filepath.Join(dir, g.mark+strconv.FormatUint(n, 10))
 }
 
 // blame adds to the end of incarnation n that the kernel killed for want of memory
@@ -222,14 +260,18 @@ func (g *cgroup) dirs() []string {
 	if g == nil {
 		return nil
 	}
-	entries, err := os.ReadDir(filepath.Dir(g.prefix))
-	if err != nil {
-		return nil
+	out := g.dirsOf(nil, g.in.base)
+	for _, scope := range g.in.scopes.folders() {
+		out = g.dirsOf(out, scope)
 	}
-	var out []string
+	return out
+}
+
+func (g *cgroup) dirsOf(out []string, base string) []string {
+	entries, _ := os.ReadDir(base)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), filepath.Base(g.prefix)) {
-			out = append(out, filepath.Join(filepath.Dir(g.prefix), e.Name()))
+		if strings.HasPrefix(e.Name(), g.mark) {
+			out = append(out, filepath.Join(base, e.Name()))
 		}
 	}
 	return out

@@ -48,6 +48,7 @@ const (
 	retellFor     = time.Minute            // a failure that the last exec mended is told again
 	retellMost    = 8                      // and so many repairs before that one, of one service
 	cgroupRest    = time.Minute            // an empty group this old is nobody's
+	scopeWait     = 5 * time.Second        // systemd has so long to make a scope, and after a no it is asked again
 	answerGrace   = 500 * time.Millisecond // a question that is over has so long to come back
 	leftPatience  = 5 * time.Second        // what a check left behind is killed for so long
 	dumpFor       = 2 * time.Second        // a hung program may print its stacks for this long

@@ -249,6 +249,7 @@ func (r *runner) run(ctx context.Context) error {
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	r.jobs = jobs
 	defer r.memory.close() // after those who look at it
+	defer r.cgroups.letGo()
 	defer r.wg.Wait()
 	defer stopJobs()
 	r.wg.Go(func() { r.saver(jobs) })

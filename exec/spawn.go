@@ -35,6 +35,7 @@ type launch struct {
 	stdout int // FIFO, opened O_RDWR and blocking
 
 	join     []string // cgroup.procs of groups that hold limits on all of the service
+	grouped  bool     // the group that it is born in holds some
 	launcher []string // argv of a launcher, where one is needed
 }
 
@@ -249,8 +250,12 @@ func spawn(l launch, lock *os.File, group *os.File) (*process, error) {
 	}
 	err = l.in.fork(fork)
 	if err != nil && group != nil && (errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EACCES)) {
-		attr.Sys.UseCgroupFD = false // the group vanished, or may not be entered
-		err = l.in.fork(fork)
+		if l.grouped {
+			err = &cannotRun{startBroken, "the cgroup that holds its limits is gone: " + err.Error()}
+		} else {
+			attr.Sys.UseCgroupFD = false // the group vanished, or may not be entered
+			err = l.in.fork(fork)
+		}
 	}
 	if said := word(); err == nil && said != nil { // it ended without becoming the service
 		unix.Close(pidfd)

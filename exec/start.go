@@ -292,14 +292,18 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 		l.leash = r.cfg.Leash
 	}
 	job.id.cgroup.remove()
-	group, ok := job.id.cgroup.open(job.eff.inc.N)
-	if ok {
-		defer group.Close()
-	}
-	l.launcher = r.cfg.LaunchArgv
-	if err := l.holdGroups(job.id, job.eff.inc.N); err != nil {
+	if err := l.holdGroups(ctx, job.id, job.eff.inc.N); err != nil {
 		return nil, err
 	}
+	group, ok := job.id.cgroup.open(job.eff.inc.N)
+	switch {
+	case ok:
+		defer group.Close()
+	case l.grouped:
+		return nil, &cannotRun{startBroken, "the cgroup that holds its limits is gone"}
+	}
+	l.launcher = r.cfg.LaunchArgv
+	rec.Cgroup = job.id.cgroup.path(job.eff.inc.N)
 	if len(job.spec.Before) > 0 {
 		rec.Preparing = true
 		r.remember(rec)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"p2pnode"
+	"p2pnode/exec"
 )
 
 // defaultConfig is the file that the config verbs mean when none is named.
@@ -50,12 +51,26 @@ func (a *app) configCheck(file *string) *cobra.Command {
 				OK       bool     `json:"ok"`
 				File     string   `json:"file"`
 				Services []string `json:"services"`
-			}{p2pnode.Schema("config-check"), true, o.Config, serviceNames(o.Services)}
+				Warnings []string `json:"warnings,omitempty"`
+			}{p2pnode.Schema("config-check"), true, o.Config, serviceNames(o.Services), unheld(o.Services)}
 			return a.show(view{doc: doc, names: doc.Services, print: func(p *printer) {
 				p.line("%s is fine: %s", o.Config, count(len(o.Services), "service"))
+				for _, w := range doc.Warnings {
+					p.line("%s %s", p.paint(cell{"warning:", unsure}), w)
+				}
 			}})
 		},
 	}
+}
+
+// unheld are the limits that this host cannot hold; another one may.
+func unheld(specs []p2pnode.ServiceSpec) (out []string) {
+	for _, s := range specs {
+		for _, key := range exec.Unheld("/", s) {
+			out = append(out, fmt.Sprintf("service %s: limits: %s: no cgroup of this host holds it, so it is not started here", s.Name, key))
+		}
+	}
+	return out
 }
 
 // configPath is the file that is meant: the argument, --config, the variable, or

@@ -1,0 +1,187 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"p2pnode"
+	"p2pnode/test/bin"
+	"p2pnode/test/need"
+)
+
+func TestUnitOfAGroup(t *testing.T) {
+	for group, want := range map[string][2]string{
+		"/system.slice/p2pnode.service":                     {"system.slice", "p2pnode.service"},
+		"/system.slice/p2pnode.service/init":                {"system.slice", "p2pnode.service"},
+		"/a.slice/a-b.slice/p2pnode-x.service":              {"a.slice/a-b.slice", "p2pnode-x.service"},
+		"/user.slice/user-0.slice/session-3.scope":          {"user.slice/user-0.slice", "session-3.scope"},
+		"/user.slice/user-0.slice/user@0.service/app.slice": {"user.slice/user-0.slice", "user@0.service"},
+		"/p2pnode.service":                                  {"", "p2pnode.service"},
+		"/openrc.p2pnode":                                   {"", ""},
+		"/docker/0123/p2pnode.service":                      {"", ""},
+		"/system.slice":                                     {"system.slice", ""},
+		"/":                                                 {"", ""},
+	} {
+		if slice, unit := unitOf(group); slice != want[0] || unit != want[1] {
+			t.Errorf("%s is unit %q in slice %q, want %v", group, unit, slice, want)
+		}
+	}
+}
+
+// An exec that a guard starts is born in a group of ours; a unit, or a service that is a
+// p2pnode by itself, is none.
+func TestAboveOurGroups(t *testing.T) {
+	for own, want := range map[string]string{
+		"/system.slice/p2pnode.service":                             "/system.slice/p2pnode.service",
+		"/system.slice/p2pnode.service/p2pnode-1.2.3/@door@1":       "/system.slice/p2pnode.service",
+		"/system.slice/p2pnode-x.service":                           "/system.slice/p2pnode-x.service",
+		"/system.slice/p2pnode-x.service/p2pnode-1.2.3/@door@1":     "/system.slice/p2pnode-x.service",
+		"/system.slice/p2pnode-1.2.3-t.scope/inner@4":               "/system.slice/p2pnode-1.2.3-t.scope/inner@4",
+		"/system.slice/p2pnode-1.2.3-t.scope/inner@4/p2pnode-4/x@1": "/system.slice/p2pnode-1.2.3-t.scope/inner@4",
+		"/p2pnode-1.2.3/@node@7":                                    "",
+		"/":                                                         "/",
+	} {
+		if got := aboveOurs(own); got != want {
+			t.Errorf("%s is below %q, want %q", own, got, want)
+		}
+	}
+}
+
+// Which limits a host can hold is seen by its folders, whatever they are of.
+func TestUnheldLimits(t *testing.T) {
+	all := "cpuset cpu io memory hugetlb pids\n"
+	v1 := map[string]string{"memory/cgroup.procs": "", "cpu/cgroup.procs": "", "pids/cgroup.procs": ""}
+	hybrid := map[string]string{"memory/cgroup.procs": "", "cpu/cgroup.procs": "", "unified/cgroup.controllers": "hugetlb\n", "unified/cgroup.subtree_control": ""}
+	v2 := map[string]string{"cgroup.controllers": all, "cgroup.subtree_control": "memory pids\n"}
+	container := map[string]string{"cgroup.controllers": all, "cgroup.subtree_control": "\n"}
+	for _, c := range []struct {
+		host    string
+		files   map[string]string
+		systemd bool
+		user    string
+		want    string
+	}{
+		{"v1", v1, true, "", ""},
+		{"v1 without systemd", v1, false, "", ""},
+		{"hybrid, one controller is nowhere", hybrid, true, "", "pids"},
+		{"the same, and the kernel counts a user's processes", hybrid, true, "www", ""},
+		{"v2 alone, systemd gives a scope", v2, true, "", ""},
+		{"v2 alone without systemd, two are handed on", v2, false, "", "cpu"},
+		{"v2 in a container, nothing is handed on", container, false, "", "pids cpu memory_total"},
+		{"v2 in a container with a systemd of its own", container, true, "", ""},
+		{"no cgroups", nil, true, "www", "cpu memory_total"},
+	} {
+		t.Run(c.host, func(t *testing.T) {
+			host := t.TempDir()
+			if c.systemd {
+				plantFile(t, filepath.Join(host, "run/systemd/system/x"), "")
+			}
+			for name, text := range c.files {
+				plantFile(t, filepath.Join(host, "sys/fs/cgroup", name), text)
+			}
+			spec := p2pnode.ServiceSpec{User: c.user, Limits: p2pnode.Limits{PIDs: new(uint64(9)), CPU: new(uint64(500)), MemoryTotal: new(uint64(1 << 30)), NoFile: new(uint64(99))}}
+			if got := strings.Join(Unheld(host, spec), " "); got != c.want {
+				t.Errorf("not held: %q, want %q", got, c.want)
+			}
+			spec.Limits = p2pnode.Limits{CPU: new(p2pnode.Unlimited), Memory: new(uint64(1 << 30))}
+			if got := Unheld(host, spec); len(got) != 0 {
+				t.Errorf("%q want no group", got)
+			}
+		})
+	}
+}
+
+func plantFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bin.Write(t, path, []byte(text))
+}
+
+// A systemd that says no is told with its words, and not asked again at once; one that
+// does not answer holds a start up for so long and no longer, and what asked it is gone.
+func TestSystemdGivesNoScope(t *testing.T) {
+	need.Root(t, "nobody else asks for a scope")
+	for name, c := range map[string]struct{ script, want string }{
+		"it says no":       {"echo no scope today >&2; exit 1", "no scope today"},
+		"it is silent":     {"echo $$ >>PIDS; exec sleep 1000", "no scope within"},
+		"it is elsewhere":  {"shift $(($# - 1)); exec $1", "is in"},
+		"it is not there":  {"", "cannot be asked"},
+		"it says too much": {"echo $$ >>PIDS; exec yes", "y"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			pids := filepath.Join(dir, "pids")
+			if c.script != "" {
+				plantFile(t, filepath.Join(dir, "systemd-run"), "#!/bin/sh\n"+strings.ReplaceAll(c.script, "PIDS", pids)+"\n")
+				t.Setenv("PATH", dir+":/usr/bin:/bin")
+			} else {
+				t.Setenv("PATH", dir)
+			}
+			plantFile(t, filepath.Join(dir, "cgroup.controllers"), "cpu memory pids\n")
+			s := openScopes(dir, "/system.slice/p2pnode.service", "tag")
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			began := time.Now()
+			for range 2 {
+				if dir, err := s.hold(ctx, "memory"); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("it gives %q: %v, want %q", dir, err, c.want)
+				}
+			}
+			if took := time.Since(began); took > 4*scopeWait {
+				t.Errorf("a start was held up for %v", took)
+			}
+			raw, _ := os.ReadFile(pids)
+			asked := strings.Fields(string(raw))
+			if strings.Contains(c.script, "PIDS") && len(asked) != 1 {
+				t.Errorf("asked %d times", len(asked))
+			}
+			for _, pid := range asked {
+				if _, err := os.Stat("/proc/" + pid); err == nil {
+					t.Errorf("%s is left", pid)
+				}
+			}
+			if _, err := s.hold(ctx, "io"); err != errNoGroup {
+				t.Errorf("a controller that the host lacks: %v", err)
+			}
+			if len(s.folders()) != 0 {
+				t.Errorf("scopes are known: %q", s.folders())
+			}
+			s.close()
+		})
+	}
+}
+
+// What lies in a scope is a service's group like those beside exec.
+func TestGroupsInScopes(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"p2pnode-tag-a.scope/web@3", "p2pnode-tag-b.scope/web@4", "p2pnode-other-c.scope/web@9", "p2pnode.service/p2pnode-tag/web@2", "p2pnode.service/p2pnode-tag/db@1", "p2pnode-tag-b.scope/hold"} {
+		if err := os.MkdirAll(filepath.Join(root, "system.slice", dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := (&cgroups{base: filepath.Join(root, "system.slice/p2pnode.service/p2pnode-tag"), scopes: openScopes(root, "/system.slice/p2pnode.service", "tag")}).of("web")
+	var got []string
+	for _, dir := range g.dirs() {
+		got = append(got, strings.TrimPrefix(dir, root+"/system.slice/"))
+	}
+	if want := []string{"p2pnode.service/p2pnode-tag/web@2", "p2pnode-tag-a.scope/web@3", "p2pnode-tag-b.scope/web@4"}; !slices.Equal(got, want) {
+		t.Errorf("groups are %q, want %q", got, want)
+	}
+	for n, want := range map[uint64]string{2: "p2pnode.service/p2pnode-tag", 4: "p2pnode-tag-b.scope", 5: "p2pnode.service/p2pnode-tag"} {
+		if got := g.path(n); got != filepath.Join(root, "system.slice", want, fmt.Sprint("web@", n)) {
+			t.Errorf("incarnation %d is in %s, want %s", n, got, want)
+		}
+	}
+	g.remove()
+	if left := g.dirs(); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}
