@@ -1,8 +1,8 @@
 // Package inits tests a host from below: what starts p2pnode, which signals it gets,
 // and who starts it again. Terminals, runit, s6 and systemd are real: runit and s6
-// supervise beside the test, systemd is PID 1 of namespaces (root). What each row of
-// "Signals" in docs/OPERATIONS.md says is asserted here from outside: pids, exit codes,
-// /proc.
+// supervise beside the test, systemd is PID 1 of namespaces (root), and of a kernel in
+// user mode where its cgroups matter. What each row of "Signals" in docs/OPERATIONS.md
+// says is asserted here from outside: pids, exit codes, /proc.
 //
 // Run it with P2PNODE_BIN set, as `make test` does. Read next: package
 // p2pnode/test/chaos for p2pnode as PID 1 of a container.
