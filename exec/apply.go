@@ -408,7 +408,7 @@ func (r *runner) applyForget(name string) {
 			k.notify.Close()
 		}
 		k.id.cgroup.remove()
-		r.wg.Go(k.id.removeGroups) // it may have to wait
+		r.wg.Go(func() { k.id.removeGroups(groupRest) }) // it may have to wait
 	}
 	delete(r.kids, name)
 	r.remember(record{Service: name, Inc: r.policy.past[name]})

@@ -1,7 +1,9 @@
 package exec
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,40 +62,48 @@ func boundsOf(l *p2pnode.Limits) (out []bound) {
 }
 
 // confine makes a group that holds b for incarnation n. It returns the file by which a
-// process joins it, "" where the group that the child is born in does it. An error says
-// why this host has no such group to give.
-func (id identity) confine(ctx context.Context, n uint64, b bound) (join string, err error) {
-	if born := id.cgroup.path(n); born != "" {
-		os.WriteFile(filepath.Join(filepath.Dir(born), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
-		if os.MkdirAll(born, 0o755) == nil && set(born, b.v2) {
-			return "", nil
+// process joins it, or the group that the child is to be born in, which is born, the
+// one of the limits before, where there is one. An error says why this host has no such
+// group to give.
+func (id identity) confine(ctx context.Context, n uint64, b bound, born string) (join, in string, err error) {
+	if id.cgroup != nil && (born == "" || born == id.cgroup.below(id.cgroup.in.base, n)) {
+		here := id.cgroup.below(id.cgroup.in.base, n)
+		os.WriteFile(filepath.Join(filepath.Dir(here), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
+		if os.MkdirAll(here, 0o755) == nil && set(here, b.v2) == nil {
+			return "", here, nil
+		}
+		if born == "" {
+			os.Remove(here) // nobody is born there
 		}
 	}
 	dir := id.group(b.controller, n)
-	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil && os.MkdirAll(dir, 0o755) == nil && set(dir, b.v1) {
-		return filepath.Join(dir, "cgroup.procs"), nil
+	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil && os.MkdirAll(dir, 0o755) == nil && set(dir, b.v1) == nil {
+		return filepath.Join(dir, "cgroup.procs"), "", nil
 	}
 	if id.cgroup == nil {
-		return "", errNoGroup
+		return "", "", errNoGroup
 	}
 	scope, err := id.cgroup.in.scopes.hold(ctx, b.controller)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	born := id.cgroup.below(scope, n)
-	if os.MkdirAll(born, 0o755) != nil || !set(born, b.v2) {
-		return "", errNoGroup
+	in = id.cgroup.below(scope, n)
+	if born != "" && born != in {
+		return "", "", errors.New("a group holds its other limits that cannot hold this one")
 	}
-	return "", nil
+	if born == "" { // never anew: what holds the other limits is gone with the scope
+		err = os.Mkdir(in, 0o755)
+	}
+	return "", in, cmp.Or(err, set(in, b.v2))
 }
 
-func set(group string, to []setting) bool {
+func set(group string, to []setting) error {
 	for _, s := range to {
-		if os.WriteFile(filepath.Join(group, s.file), []byte(s.value), 0) != nil {
-			return false
+		if err := os.WriteFile(filepath.Join(group, s.file), []byte(s.value), 0); err != nil {
+			return err
 		}
 	}
-	return true
+	return nil
 }
 
 // holdGroups finds out what holds l's limits on all of the service: groups of its own,
@@ -102,10 +112,10 @@ func set(group string, to []setting) bool {
 func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 	wanted := boundsOf(&l.limits)
 	if len(wanted) > 0 {
-		id.removeGroups()
+		id.removeGroups(groupWait)
 	}
 	for _, b := range wanted {
-		join, err := id.confine(ctx, n, b)
+		join, born, err := id.confine(ctx, n, b, l.born)
 		switch {
 		case err != nil && b.controller == "pids" && l.uid != 0:
 			continue // RLIMIT_NPROC
@@ -116,7 +126,7 @@ func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 		case join != "":
 			l.join = append(l.join, join)
 		default:
-			l.grouped = true
+			l.born = born
 		}
 		*b.limit = nil
 	}
@@ -171,13 +181,13 @@ func (id identity) blame(n uint64, exit p2pnode.Exit) p2pnode.Exit {
 }
 
 // removeGroups takes away the service's groups, and their folders with the last of
-// them. What was killed a moment ago may still be in one: it is waited for, a tenth
-// of a second at most.
-func (id identity) removeGroups() {
+// them. What was killed a moment ago may still be in one: it is waited for, patience
+// at most.
+func (id identity) removeGroups(patience time.Duration) {
 	for _, controller := range []string{"pids", "cpu", "memory"} {
 		base := id.groups(controller)
 		dirs, _ := filepath.Glob(filepath.Join(base, id.service+"@*"))
-		for try := 0; len(dirs) > 0 && try < 20; try++ {
+		for began := time.Now(); len(dirs) > 0 && time.Since(began) < patience; {
 			dirs = slices.DeleteFunc(dirs, func(dir string) bool { return os.Remove(dir) == nil })
 			if len(dirs) > 0 {
 				time.Sleep(5 * time.Millisecond)

@@ -190,14 +190,19 @@ func (c *cgroups) letGo() {
 	}
 }
 
-// open makes the group of incarnation n and returns a descriptor to start a child
-// in.
-func (g *cgroup) open(n uint64) (*os.File, bool) {
-	if g == nil || os.MkdirAll(g.path(n), 0o755) != nil {
-		return nil, false
+// open returns a descriptor of the group to start incarnation n in: of born, which holds
+// limits of it, or of one that it makes.
+func (g *cgroup) open(n uint64, born string) (*os.File, error) {
+	if g == nil {
+		return nil, errNoGroup
 	}
-	f, err := os.Open(g.path(n))
-	return f, err == nil
+	if born == "" {
+		born = g.below(g.in.base, n)
+		if err := os.MkdirAll(born, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return os.Open(born)
 }
 
 // path is the group of incarnation n: in a scope if it was made there.

@@ -48,6 +48,8 @@ const (
 	retellFor     = time.Minute            // a failure that the last exec mended is told again
 	retellMost    = 8                      // and so many repairs before that one, of one service
 	cgroupRest    = time.Minute            // an empty group this old is nobody's
+	groupWait     = 100 * time.Millisecond // a start waits so long at most for the groups of v1 of the life before to be empty,
+	groupRest     = 2 * time.Second        // the end of exec or of a service's declaration so long
 	scopeWait     = 5 * time.Second        // systemd has so long to make a scope, and after a no it is asked again
 	answerGrace   = 500 * time.Millisecond // a question that is over has so long to come back
 	leftPatience  = 5 * time.Second        // what a check left behind is killed for so long

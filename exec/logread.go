@@ -256,7 +256,7 @@ func (rd *logReading) run(id uint64) {
 
 // follow tells lines as they are written, after those of the past.
 func (rd *logReading) follow(ctx context.Context, name string, log *logs.Log, tell func(LogLine) bool) {
-	if note := log.Untimed(rd.since); note != "" && !tell(LogLine{Service: name, Text: note, Note: true}) {
+	if note := log.Untimed(rd.since); note != "" && rd.query.Lines != 0 && !tell(LogLine{Service: name, Text: note, Note: true}) {
 		return
 	}
 	var mask logs.Masker

@@ -491,10 +491,14 @@ func notifyAs(t *testing.T, socket, text string) {
 // environ reads a variable that a process was started with.
 func environ(t *testing.T, pid int, key string) string {
 	t.Helper()
-	raw, err := os.ReadFile(procPath(pid, "environ"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var raw []byte
+	eventually(t, "it has an environment", func() (ok bool) { // none while it becomes another program
+		var err error
+		if raw, err = os.ReadFile(procPath(pid, "environ")); err != nil {
+			t.Fatal(err)
+		}
+		return len(raw) > 0
+	})
 	return envValue(strings.Split(string(raw), "\x00"), key)
 }
 

@@ -183,3 +183,22 @@ func TestAStartThatIsUnderWayIsWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+// A service that is stopped for too long is ended, and only then it turns out that it
+// cannot be started: it is missing, as if it had died by itself, and it can be stopped.
+func TestWhatCannotBeStartedAfterItsEnd(t *testing.T) {
+	for _, kind := range []startFailure{startMissing, startRetry} {
+		w := newWorld(t, service("web", "x"))
+		w.pass(time.Minute)
+		w.refuses, w.refuse, w.tooLate = true, kind, true
+		w.do(evFrozen{name: "web", inc: w.running["web"]})
+		w.pass(p2pnode.DefaultStopGrace + time.Minute)
+		if s := w.p.svcs["web"]; s.state != p2pnode.StateMissing || s.phase != idle {
+			t.Errorf("kind %v: phase %v, %s (%s)", kind, s.phase, s.state, s.why)
+		}
+		w.do(evOrder{verb: verbStop, name: "web"})
+		if s := w.p.svcs["web"]; s.state != p2pnode.StateStopped {
+			t.Errorf("kind %v, told to stop: phase %v, %s (%s)", kind, s.phase, s.state, s.why)
+		}
+	}
+}

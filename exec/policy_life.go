@@ -16,6 +16,7 @@ func (p *policy) ended(now time.Time, ev evEnded) {
 	if s.phase == starting && s.start != nil && s.start.failure != nil && s.start.failure.live {
 		ev.exit.Why = s.start.failure.why
 		s.start.failure.exit = &ev.exit
+		s.start.failure.live = false // whatever becomes of the start
 	}
 	s.lastExit = &ev.exit
 	if s.phase == starting || s.phase == idle {

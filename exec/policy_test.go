@@ -28,6 +28,7 @@ type world struct {
 	events  []p2pnode.ExecEvent
 	refuse  startFailure // what the next start fails with
 	refuses bool
+	tooLate bool                             // what misses something is seen to when the life before has ended
 	pending bool                             // starts do not come to their end
 	traced  bool                             // a debugger holds every process
 	asked   func(effCheck) (evChecked, bool) // answers a question at once, if it does
@@ -63,7 +64,7 @@ func (w *world) carryOut(eff effect) []event {
 	switch e := eff.(type) {
 	case effStart:
 		refuses := w.refuses && (e.live || w.refuse != startTraced) // nobody traces what is dead
-		if refuses && e.live && (w.refuse == startBlocked || w.refuse == startBroken) {
+		if refuses && e.live && (w.refuse == startBlocked || w.refuse == startBroken || w.tooLate && (w.refuse == startMissing || w.refuse == startRetry)) {
 			return append(w.end(e.name, p2pnode.Exit{Signal: "SIGKILL"}), evStartFailed{name: e.name, inc: e.inc, kind: w.refuse, text: "no"})
 		}
 		if refuses {
@@ -494,7 +495,7 @@ func (w *varied) play(m move) {
 			w.t.Fatalf("recover %d has no answer", w.id)
 		}
 	case 11:
-		w.refuses, w.refuse = m.on, m.kind
+		w.refuses, w.refuse, w.tooLate = m.on, m.kind, m.op%2 == 1
 	case 12:
 		w.do(evWorld{name: m.name})
 	case 13:

@@ -37,7 +37,6 @@ type record struct {
 	BootID    string              `json:"boot_id,omitempty"`
 	PidNS     string              `json:"pid_ns,omitempty"`
 	Fifo      string              `json:"fifo,omitempty"`
-	Cgroup    string              `json:"cgroup,omitempty"`
 	Log       logs.Mark           `json:"log,omitzero"`    // where this run begins in the log's files
 	Last      *p2pnode.Exit       `json:"last,omitempty"`  // of the life before
 	Ended     *p2pnode.Exit       `json:"ended,omitempty"` // of this one, where it is left so

@@ -456,7 +456,7 @@ func (r *runner) letGo() {
 			r.remember(record{Service: name, Inc: r.incOf(name)})
 			k.log.Remove()
 			k.id.cgroup.remove()
-			k.id.removeGroups()
+			k.id.removeGroups(groupRest)
 		}
 	}
 	if r.over && !r.policy.shutdown.keep {

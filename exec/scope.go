@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -40,9 +39,10 @@ type scopes struct {
 
 	known atomic.Pointer[[]string] // folders of ours, also of execs before this one
 
-	mu      sync.Mutex
-	held    *scope // the one for what is started now
-	refused error  // what systemd said last, if it was no
+	wait    time.Duration // how long systemd may take
+	asking  chan struct{} // of one: whoever asks systemd, or looks at what follows, has it
+	held    *scope        // the one for what is started now
+	refused error         // what systemd said last, if it was no
 	refusal time.Time
 }
 
@@ -56,11 +56,16 @@ type scope struct {
 
 // openScopes finds the scopes of a data folder beside the unit that owns the group own.
 func openScopes(root, own, tag string) *scopes {
-	s := &scopes{root: root, name: "p2pnode-" + tag + "-"}
+	s := &scopes{root: root, name: "p2pnode-" + tag + "-", wait: scopeWait, asking: make(chan struct{}, 1)}
 	s.slice, s.unit = unitOf(own)
 	var there []string
 	if s.unit != "" {
-		there, _ = filepath.Glob(filepath.Join(root, s.slice, s.name+"*.scope"))
+		for _, name := range namesIn(filepath.Join(root, s.slice)) {
+			if strings.HasPrefix(name, s.name) && strings.HasSuffix(name, ".scope") {
+				there = append(there, filepath.Join(root, s.slice, name))
+			}
+		}
+		slices.Sort(there)
 	}
 	s.known.Store(&there)
 	return s
@@ -95,18 +100,25 @@ func (s *scopes) folders() []string {
 }
 
 // hold returns the folder of a scope that this exec holds open and that has a
-// controller. It asks systemd where there is none yet, for scopeWait at most.
+// controller. It asks systemd where there is none yet, as long as s.wait at most.
 func (s *scopes) hold(ctx context.Context, controller string) (string, error) {
 	if s == nil || s.unit == "" || os.Geteuid() != 0 || !listed(filepath.Join(s.root, "cgroup.controllers"), controller) {
 		return "", errNoGroup
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	if s.held == nil || s.held.over() {
-		if s.refused != nil && time.Since(s.refusal) < scopeWait {
+		if s.refused != nil && time.Since(s.refusal) < s.wait {
 			return "", s.refused // who queued up behind a question does not ask it again
 		}
 		held, err := s.open(ctx)
+		if ctx.Err() != nil && err != nil {
+			return "", ctx.Err() // systemd said nothing yet
+		}
 		if s.refused, s.refusal = err, time.Now(); err != nil {
 			return "", err
 		}
@@ -177,7 +189,7 @@ func (s *scopes) open(ctx context.Context) (*scope, error) {
 func (s *scopes) enter(ctx context.Context, held *scope, name string, in io.Writer, out *os.File) (dir string, err error) {
 	const word = "held\n"
 	io.WriteString(in, word)
-	out.SetReadDeadline(time.Now().Add(scopeWait))
+	out.SetReadDeadline(time.Now().Add(s.wait))
 	defer context.AfterFunc(ctx, func() { out.SetReadDeadline(time.Now()) })()
 	var said []byte
 	for buf := make([]byte, 512); !bytes.HasSuffix(said, []byte(word)); {
@@ -186,7 +198,7 @@ func (s *scopes) enter(ctx context.Context, held *scope, name string, in io.Writ
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return "", fmt.Errorf("systemd gives no scope within %v", scopeWait)
+			return "", fmt.Errorf("systemd gives no scope within %v", s.wait)
 		}
 		return "", fmt.Errorf("systemd gives no scope: %s", firstLine(said, err))
 	}

@@ -35,7 +35,7 @@ type launch struct {
 	stdout int // FIFO, opened O_RDWR and blocking
 
 	join     []string // cgroup.procs of groups that hold limits on all of the service
-	grouped  bool     // the group that it is born in holds some
+	born     string   // the group to be born in, where that holds some; else any will do
 	launcher []string // argv of a launcher, where one is needed
 }
 
@@ -250,10 +250,11 @@ func spawn(l launch, lock *os.File, group *os.File) (*process, error) {
 	}
 	err = l.in.fork(fork)
 	if err != nil && group != nil && (errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EACCES)) {
-		if l.grouped {
+		if l.born != "" {
 			err = &cannotRun{startBroken, "the cgroup that holds its limits is gone: " + err.Error()}
 		} else {
 			attr.Sys.UseCgroupFD = false // the group vanished, or may not be entered
+			os.Remove(group.Name())      // it is not in there
 			err = l.in.fork(fork)
 		}
 	}

@@ -78,9 +78,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	}
 	defer lock.Close() // the child has it now; our copy must not keep it alive
 	res.looked = time.Now()
-	if !unreaped(res.unreaped) {
-		res.unreaped = deadOf(job)
-	}
+	res.unreaped = deadOf(job)
 	res.ungrouped = job.old != nil && !job.id.cgroup.has(job.eff.old.N)
 	if e, ok := r.exits.Load(job.eff.name); ok && job.eff.live && e.(evEnded).inc == job.eff.old {
 		exit := e.(evEnded).exit // it lived until now: this is what the next one is to be told
@@ -261,7 +259,7 @@ func blockedText(holders copies) string {
 func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File) (*process, error) {
 	rec := record{
 		Service: job.eff.name, Inc: job.eff.inc, Starting: true, BootID: r.bootID, PidNS: r.pidNS,
-		Cgroup: job.id.cgroup.path(job.eff.inc.N), Starts: job.eff.starts, Restarts: job.eff.restarts, Last: job.last,
+		Starts: job.eff.starts, Restarts: job.eff.restarts, Last: job.last,
 	}
 	if was, ok := r.state.get(job.eff.name); ok {
 		rec.Earlier = was.after()
@@ -295,15 +293,14 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	if err := l.holdGroups(ctx, job.id, job.eff.inc.N); err != nil {
 		return nil, err
 	}
-	group, ok := job.id.cgroup.open(job.eff.inc.N)
+	group, err := job.id.cgroup.open(job.eff.inc.N, l.born)
 	switch {
-	case ok:
+	case err == nil:
 		defer group.Close()
-	case l.grouped:
-		return nil, &cannotRun{startBroken, "the cgroup that holds its limits is gone"}
+	case l.born != "":
+		return nil, &cannotRun{startBroken, "the cgroup that holds its limits is gone: " + err.Error()}
 	}
 	l.launcher = r.cfg.LaunchArgv
-	rec.Cgroup = job.id.cgroup.path(job.eff.inc.N)
 	if len(job.spec.Before) > 0 {
 		rec.Preparing = true
 		r.remember(rec)

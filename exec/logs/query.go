@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"time"
 
@@ -110,12 +109,8 @@ func (l *Log) Untimed(since time.Time) string {
 	if len(kept) > 0 && kept[0].seq > 1 && !kept[0].at.IsZero() {
 		before = kept[0].at // what memory gave up has no time any more
 	}
-	if since.Before(before) {
-		now := l.look(math.MaxInt, time.Time{}, false)
-		beyond := older(now.files, 1, len(now.lines))
-		if len(beyond) > 0 || len(now.lines) > 0 && now.lines[0].at.IsZero() {
-			return fmt.Sprintf("[lines from before %s have no time and are left out]", before.UTC().Format(time.RFC3339))
-		}
+	if since.Before(before) && (before != l.opened || since.Before(l.file.inherited)) {
+		return fmt.Sprintf("[lines from before %s have no time and are left out]", before.UTC().Format(time.RFC3339))
 	}
 	if own := l.followed(); own != "" {
 		if young, _ := disk.Got(&l.others, func() bool { return writtenSince(own, since) }); young {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +16,12 @@ import (
 // error to a writer: what the disk refuses is counted, and said in the file where
 // it is missing.
 type rotating struct {
-	path    string
-	f       *os.File
-	size    int64
+	path string
+	f    *os.File
+	size int64
+
+	inherited time.Time // when the files were last written to before; zero where there were none
+
 	dropped atomic.Uint64 // read without the lock
 	gap     uint64        // missing since the disk took something
 	refused func(error)   // told of the first refusal, of each try that fails, and with nil of its end
@@ -27,7 +31,13 @@ func newRotating(path string, refused func(error)) *rotating {
 	if refused == nil {
 		refused = func(error) {}
 	}
-	return &rotating{path: path, refused: refused}
+	r := &rotating{path: path, refused: refused}
+	for _, name := range []string{path + ".1", path} {
+		if info, err := os.Lstat(name); err == nil && info.Size() > 0 {
+			r.inherited = info.ModTime()
+		}
+	}
+	return r
 }
 
 func (r *rotating) write(data []byte) {

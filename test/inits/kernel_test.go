@@ -113,7 +113,7 @@ func bootKernel(t *testing.T, files map[string]file) *kernel {
 		says.Close()
 	})
 	k := &kernel{t: t, line: line, out: says, says: bufio.NewReader(says)}
-	says.SetReadDeadline(time.Now().Add(patience))
+	says.SetReadDeadline(time.Now().Add(3 * patience))
 	for said := ""; !strings.Contains(said, "ready"); {
 		if said, err = k.says.ReadString('\n'); err != nil {
 			t.Fatalf("the kernel does not boot: %q %v", said, err)

@@ -51,11 +51,12 @@ func TestLimitsOnCgroupV2Alone(t *testing.T) {
 		unitBinary:                {from: bin.P2pnode(t)},
 		unitConfig:                {text: limitedServices},
 		"/etc/passwd":             {text: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"},
-		unitFile + ".d/test.conf": {text: dropIn},
+		unitFile + ".d/test.conf": {text: "[Service]\nStandardError=append:" + daemonLog + "\n"},
 	})}
 	k.ok("p2pnode service install")
 	k.asksAgain(k.outlivesExec())
 	k.outlivesUpgrade()
+	k.outlivesScope()
 	k.stopLeavesNothing()
 	k.ok("systemctl start p2pnode")
 	k.hostStops()
@@ -191,6 +192,20 @@ func (k limited) outlivesUpgrade() {
 	}
 	if now, _ := k.holds(); !maps.Equal(now, was) {
 		k.t.Errorf("after an upgrade %q, before it %q", now, was)
+	}
+}
+
+// A scope that somebody stops takes its services with it: they are back in another one,
+// with their limits, each time.
+func (k limited) outlivesScope() {
+	k.t.Helper()
+	for range 3 {
+		_, was := k.holds()
+		k.ok("systemctl stop " + filepath.Base(was))
+		k.until("the scope is gone", "! test -e /sys/fs/cgroup"+was)
+		if _, now := k.holds(); now == was {
+			k.t.Errorf("in a scope that was stopped: %s", now)
+		}
 	}
 }
 

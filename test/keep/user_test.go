@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ type account struct {
 	home  string
 	bin   string
 	leash *os.File
+	found []string // files of that number from before
 }
 
 func newAccount(t *testing.T) *account {
@@ -41,6 +43,7 @@ func newAccount(t *testing.T) *account {
 		t.Fatal(err)
 	}
 	u := &account{t: t, uid: 60000 + uint32(os.Getpid()%5000), home: filepath.Join(dir, "home"), bin: filepath.Join(dir, "p2pnode"), leash: leashed}
+	u.found = u.strays()
 	t.Cleanup(func() {
 		leash.Close()
 		leashed.Close()
@@ -105,10 +108,8 @@ func (u *account) becomes(name string, was ...int) (pid int) {
 	if !host.Eventually(time.Minute, func() bool {
 		s := u.service(name)
 		pid = s.PID
-		for _, old := range was {
-			if pid == old {
-				return false
-			}
+		if slices.Contains(was, pid) {
+			return false
 		}
 		return s.State == p2pnode.StateUp && pid != 0
 	}) {
@@ -136,7 +137,7 @@ func (u *account) strays() (out []string) {
 			if err != nil || path == u.home {
 				return fs.SkipDir
 			}
-			if info, err := d.Info(); err == nil && info.Sys().(*syscall.Stat_t).Uid == u.uid {
+			if info, err := d.Info(); err == nil && info.Sys().(*syscall.Stat_t).Uid == u.uid && !slices.Contains(u.found, path) {
 				out = append(out, path)
 			}
 			return nil
