@@ -11,8 +11,9 @@
 //
 //   - Nothing is decoded before the handshake proved a certificate of the cluster;
 //     every frame is bounded; every refusal is counted with a reason.
-//   - At most 16 connections; when full, the oldest one is dropped that has not
-//     proved itself or is beyond the first four of its node.
+//   - At most 16 connections; when full, one is dropped that is beyond the first four
+//     of its node or has not proved itself, of the silent ones and of those that have
+//     begun a handshake the oldest of whichever there are more.
 //   - While exec is away, a service's output is read into logs/SVC.away, so that no
 //     service blocks on a full pipe; it is given back when exec is there again.
 //   - With exec dead, a recover starts exec and waits for it for at most a second.

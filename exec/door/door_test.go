@@ -229,7 +229,71 @@ func TestHalfOpenConnectionsMakeRoom(t *testing.T) {
 	}
 }
 
-// in opens n connections that prove themselves as m, and returns when the door knows.
+// hello is the first message of a handshake.
+func hello(t *testing.T) []byte {
+	t.Helper()
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
+	go tls.Client(there, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}).Handshake()
+	buf := make([]byte, 16<<10)
+	n, err := here.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// Who only connects does not keep out whose handshake has begun, and those whose
+// handshake never goes on keep out nobody.
+func TestStrangersCrowdOutTheirOwnKind(t *testing.T) {
+	f := newFleet(t)
+	m, b := f.member("a", p2pnode.RoleWorker), f.member("b", p2pnode.RoleWorker)
+	s := m.serve()
+	open := func(say []byte) net.Conn {
+		c, err := net.Dial("tcp", m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.Write(say)
+		return c
+	}
+	greeted := func() (n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, v := range s.conns {
+			if v.greeted {
+				n++
+			}
+		}
+		return n
+	}
+	first := hello(t)
+	begun := open(first)
+	eventually(t, "its handshake has begun", func() bool { return greeted() == 1 })
+	for range 3 * maxConns {
+		open(nil)
+	}
+	eventually(t, "the silent ones crowd each other out", func() bool { return s.count.all()["crowded-out"] == 2*maxConns+1 })
+	if greeted() != 1 {
+		t.Error("silent strangers crowd out whose handshake has begun")
+	}
+	begun.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := begun.Read(make([]byte, 1)); err != nil {
+		t.Errorf("it is not answered: %v", err)
+	}
+	for range 2 * maxConns {
+		open(first)
+	}
+	eventually(t, "they are in", func() bool { return greeted() > maxConns/2 })
+	if _, err := b.knocker().Status(t.Context(), m.addr, m.peer().ID); err != nil {
+		t.Errorf("a member is kept out by those whose handshake never goes on: %v", err)
+	}
+}
+
+// in opens n connections that prove themselves as m, each when the door knows the one
+// before, and returns when it knows all.
 func (s *server) in(m *member, addr string, n int) (out []*tls.Conn) {
 	m.f.t.Helper()
 	for range n {
@@ -239,18 +303,18 @@ func (s *server) in(m *member, addr string, n int) (out []*tls.Conn) {
 		}
 		m.f.t.Cleanup(func() { c.Close() })
 		out = append(out, c)
-	}
-	eventually(m.f.t, "all are proved", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		proved := 0
-		for _, v := range s.conns {
-			if v.node == m.peer().ID {
-				proved++
+		eventually(m.f.t, "it is proved", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			proved := 0
+			for _, v := range s.conns {
+				if v.node == m.peer().ID {
+					proved++
+				}
 			}
-		}
-		return proved == n
-	})
+			return proved == len(out)
+		})
+	}
 	return out
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -53,9 +54,10 @@ type server struct {
 
 // visitor is one connection.
 type visitor struct {
-	raw  net.Conn
-	node peer.ID // whose certificate it has proved; "" before
-	safe bool    // it does not go to make room for another
+	raw     net.Conn
+	greeted bool    // it has sent the first message of a handshake
+	node    peer.ID // whose certificate it has proved; "" before
+	safe    bool    // it does not go to make room for another
 }
 
 // Run is the door process: it serves until ctx ends. The error is a
@@ -143,28 +145,66 @@ func (s *server) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// admit makes room for v: the oldest visitor that is not safe goes.
+// admit makes room for v: one that is not safe goes.
 func (s *server) admit(v *visitor) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) >= maxConns {
-		oldest := -1
-		for i, c := range s.conns {
-			if !c.safe {
-				oldest = i
-				break
-			}
-		}
-		if oldest < 0 {
+		i := s.dispensable()
+		if i < 0 {
 			s.count.add("full")
 			return false
 		}
 		s.count.add("crowded-out")
-		s.conns[oldest].raw.Close()
-		s.conns = append(s.conns[:oldest], s.conns[oldest+1:]...)
+		s.conns[i].raw.Close()
+		s.conns = slices.Delete(s.conns, i, i+1)
 	}
 	s.conns = append(s.conns, v)
 	return true
+}
+
+// dispensable is which visitor goes for another one, -1 for none: the oldest that a node
+// has beyond its share; else the oldest of the silent ones, or of those that have sent
+// the first message of a handshake, of which there are more. So who only connects does
+// not keep out a member whose handshake is under way, however many they are, and who
+// only greets does not keep out who is about to.
+func (s *server) dispensable() int {
+	const (
+		beyond = iota
+		silent
+		greeted
+		kinds
+	)
+	oldest, n := [kinds]int{-1, -1, -1}, [kinds]int{}
+	for i, c := range s.conns {
+		if c.safe {
+			continue
+		}
+		kind := silent
+		switch {
+		case c.node != "":
+			kind = beyond
+		case c.greeted:
+			kind = greeted
+		}
+		if n[kind]++; n[kind] == 1 {
+			oldest[kind] = i
+		}
+	}
+	switch {
+	case n[beyond] > 0:
+		return oldest[beyond]
+	case n[silent] >= n[greeted]:
+		return oldest[silent]
+	}
+	return oldest[greeted]
+}
+
+// greet notes that v has sent the first message of a handshake.
+func (s *server) greet(v *visitor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.greeted = true
 }
 
 // prove notes who v is. A node's first connections are safe from then on; more than
@@ -188,7 +228,7 @@ func (s *server) leave(v *visitor) {
 	defer s.mu.Unlock()
 	for i, c := range s.conns {
 		if c == v {
-			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			s.conns = slices.Delete(s.conns, i, i+1)
 			return
 		}
 	}
@@ -211,7 +251,12 @@ func (s *server) serve(ctx context.Context, v *visitor) {
 		return
 	}
 	var who p2pnode.Certificate
-	conn := tls.Server(v.raw, config(chain, s.key, verifyMember(trust, &who)))
+	handshake := config(chain, s.key, verifyMember(trust, &who))
+	handshake.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s.greet(v)
+		return nil, nil
+	}
+	conn := tls.Server(v.raw, handshake)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if !errors.Is(err, net.ErrClosed) && ctx.Err() == nil { // the door closed it: crowded out, or its own end
 			s.count.add(handshakeReason(err))
