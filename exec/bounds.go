@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,40 +60,50 @@ func boundsOf(l *p2pnode.Limits) (out []bound) {
 	return out
 }
 
-// confine makes a group that holds b for incarnation n. It returns the file by which a
-// process joins it, or the group that the child is to be born in, which is born, the
-// one of the limits before, where there is one. An error says why this host has no such
-// group to give.
-func (id identity) confine(ctx context.Context, n uint64, b bound, born string) (join, in string, err error) {
-	if id.cgroup != nil && (born == "" || born == id.cgroup.below(id.cgroup.in.base, n)) {
+// confine makes a group that holds b for incarnation n: one more for the child to join,
+// or the one that it is to be born in, which then holds all of its limits that are held
+// so. An error says why this host has no such group to give.
+func (l *launch) confine(ctx context.Context, id identity, n uint64, b bound) error {
+	if id.cgroup != nil {
 		here := id.cgroup.below(id.cgroup.in.base, n)
-		os.WriteFile(filepath.Join(filepath.Dir(here), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
-		if os.MkdirAll(here, 0o755) == nil && set(here, b.v2) == nil {
-			return "", here, nil
+		if l.born == "" || l.born == here {
+			os.WriteFile(filepath.Join(filepath.Dir(here), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
+			if os.MkdirAll(here, 0o755) == nil && set(here, b.v2) == nil {
+				l.born = here
+				return nil
+			}
 		}
-		if born == "" {
+		if l.born == "" {
 			os.Remove(here) // nobody is born there
 		}
 	}
 	dir := id.group(b.controller, n)
 	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil && os.MkdirAll(dir, 0o755) == nil && set(dir, b.v1) == nil {
-		return filepath.Join(dir, "cgroup.procs"), "", nil
+		l.join = append(l.join, filepath.Join(dir, "cgroup.procs"))
+		return nil
 	}
 	if id.cgroup == nil {
-		return "", "", errNoGroup
+		return errNoGroup
 	}
 	scope, err := id.cgroup.in.scopes.hold(ctx, b.controller)
 	if err != nil {
-		return "", "", err
+		return err
 	}
-	in = id.cgroup.below(scope, n)
-	if born != "" && born != in {
-		return "", "", errors.New("a group holds its other limits that cannot hold this one")
+	there := id.cgroup.below(scope, n)
+	switch l.born {
+	case "":
+		if err := os.Mkdir(there, 0o755); err != nil {
+			return err
+		}
+	case there: // not made anew: where it is gone, so are the limits that it held
+	default:
+		return errors.New("a group holds its other limits that cannot hold this one")
 	}
-	if born == "" { // never anew: what holds the other limits is gone with the scope
-		err = os.Mkdir(in, 0o755)
+	if err := set(there, b.v2); err != nil {
+		return err
 	}
-	return "", in, cmp.Or(err, set(in, b.v2))
+	l.born = there
+	return nil
 }
 
 func set(group string, to []setting) error {
@@ -115,7 +124,7 @@ func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 		id.removeGroups(groupWait)
 	}
 	for _, b := range wanted {
-		join, born, err := id.confine(ctx, n, b, l.born)
+		err := l.confine(ctx, id, n, b)
 		switch {
 		case err != nil && b.controller == "pids" && l.uid != 0:
 			continue // RLIMIT_NPROC
@@ -123,10 +132,6 @@ func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 			return &cannotRun{startMissing, fmt.Sprintf("limits: pids: no cgroup of this host holds it (%v), and of root the kernel counts no processes: say user:, or take it out", err)}
 		case err != nil:
 			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (%v): take it out", b.key, err)}
-		case join != "":
-			l.join = append(l.join, join)
-		default:
-			l.born = born
 		}
 		*b.limit = nil
 	}

@@ -25,7 +25,7 @@ func (id identity) killTree(p *process) {
 
 // killRest kills what a dead main process left behind, as far as a cheap look
 // shows it. It repeats while something dies: a fork may have been under way.
-func (id identity) killRest(inc p2pnode.Incarnation, session being) (killed int) {
+func (id identity) killRest(inc p2pnode.Incarnation, session being) {
 	id.cgroup.kill()
 	grouped := id.cgroup.has(inc.N)
 	for range 8 {
@@ -42,13 +42,10 @@ func (id identity) killRest(inc p2pnode.Incarnation, session being) (killed int)
 				break
 			}
 		}
-		n := left.kill()
-		killed += n
-		if n == 0 {
-			break
+		if left.kill() == 0 {
+			return
 		}
 	}
-	return killed
 }
 
 // killAll kills, by every witness, whatever is left of a service whose main process

@@ -256,8 +256,10 @@ func (rd *logReading) run(id uint64) {
 
 // follow tells lines as they are written, after those of the past.
 func (rd *logReading) follow(ctx context.Context, name string, log *logs.Log, tell func(LogLine) bool) {
-	if note := log.Untimed(rd.since); note != "" && rd.query.Lines != 0 && !tell(LogLine{Service: name, Text: note, Note: true}) {
-		return
+	if rd.query.Lines != 0 { // else nothing of the past is asked for
+		if note := log.Untimed(rd.since); note != "" && !tell(LogLine{Service: name, Text: note, Note: true}) {
+			return
+		}
 	}
 	var mask logs.Masker
 	log.Query(ctx, max(rd.query.Lines, 1), rd.since, true, func(at time.Time, text string) bool {

@@ -105,7 +105,7 @@ func deadOf(job startJob) being {
 	if job.old != nil {
 		dead = job.old.being()
 	}
-	if job.eff.name[0] == '@' || !unreaped(dead) {
+	if job.eff.name[0] == '@' || job.old != nil && job.old.ours || !unreaped(dead) {
 		return being{}
 	}
 	return dead

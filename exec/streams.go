@@ -85,8 +85,10 @@ func (ss *session) logs(m message) {
 			tell := func(l LogLine) bool {
 				return ss.conn.write(message{ID: m.ID, Body: body(l), More: true}) == nil
 			}
-			if note := log.Untimed(q.Since); note != "" && q.Lines != 0 && !tell(LogLine{Service: name, Text: note, Note: true}) {
-				return
+			if q.Lines != 0 { // else nothing of the past is asked for
+				if note := log.Untimed(q.Since); note != "" && !tell(LogLine{Service: name, Text: note, Note: true}) {
+					return
+				}
 			}
 			log.Query(ctx, q.Lines, q.Since, q.Follow, func(at time.Time, line string) bool {
 				return tell(LogLine{Service: name, At: at, Text: line})

@@ -105,11 +105,13 @@ func (l *Log) Untimed(since time.Time) string {
 	if since.IsZero() {
 		return ""
 	}
-	before, kept := l.opened, l.inMemory(false).lines
-	if len(kept) > 0 && kept[0].seq > 1 && !kept[0].at.IsZero() {
-		before = kept[0].at // what memory gave up has no time any more
+	before, youngest := l.opened, l.file.inherited
+	l.mu.Lock()
+	if kept := l.ring.lines; len(kept) > 0 && kept[0].seq > 1 && !kept[0].at.IsZero() {
+		before, youngest = kept[0].at, kept[0].at // what memory gave up has no time any more
 	}
-	if since.Before(before) && (before != l.opened || since.Before(l.file.inherited)) {
+	l.mu.Unlock()
+	if since.Before(youngest) {
 		return fmt.Sprintf("[lines from before %s have no time and are left out]", before.UTC().Format(time.RFC3339))
 	}
 	if own := l.followed(); own != "" {

@@ -123,7 +123,7 @@ func BenchmarkIdle(b *testing.B) {
 		const window = 30 * time.Second
 		before := map[string]time.Duration{}
 		for _, role := range roles {
-			before[role] = cpu(pids[role])
+			before[role] = host.CPU(pids[role])
 		}
 		in, out := traffic(pids["node"])
 		time.Sleep(window)
@@ -132,7 +132,7 @@ func BenchmarkIdle(b *testing.B) {
 		var text []string
 		for _, role := range roles {
 			p, anon := memory(pids[role])
-			c := float64(cpu(pids[role])-before[role]) / float64(window) * 100
+			c := float64(host.CPU(pids[role])-before[role]) / float64(window) * 100
 			b.ReportMetric(p, role+"-pss-MiB")
 			b.ReportMetric(anon, role+"-anon-MiB")
 			b.ReportMetric(c, role+"-cpu-%")
@@ -167,19 +167,6 @@ func traffic(pid int) (in, out int64) {
 		in, out = in+rx, out+tx
 	}
 	return in, out
-}
-
-// cpu is user and system time of pid, in clock ticks of 10 ms.
-func cpu(pid int) time.Duration {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 // memory is PSS and anonymous memory of pid, in MiB.

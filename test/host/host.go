@@ -437,23 +437,20 @@ func cmdline(pid int) []string {
 
 // StartTicks is field 22 of /proc/PID/stat: with the pid it names a process for
 // good. 0 if there is none.
-func StartTicks(pid int) uint64 {
-	_, _, ticks := stat(pid)
-	return ticks
-}
+func StartTicks(pid int) uint64 { return statOf(pid).ticks }
 
 // Running reports whether the process (pid, start) runs: it exists and is no
 // zombie.
 func Running(pid int, start uint64) bool {
-	state, _, ticks := stat(pid)
-	return state != "" && state != "Z" && state != "X" && ticks == start
+	s := statOf(pid)
+	return s.state != "" && s.state != "Z" && s.state != "X" && s.ticks == start
 }
 
 // Parent is the parent of a process; 0 if there is none.
-func Parent(pid int) int {
-	_, parent, _ := stat(pid)
-	return parent
-}
+func Parent(pid int) int { return statOf(pid).parent }
+
+// CPU is the user and system time of a process, in steps of 10 ms; 0 if there is none.
+func CPU(pid int) time.Duration { return statOf(pid).cpu }
 
 // Children are the processes that a process, by any of its threads, started and has not
 // reaped.
@@ -470,19 +467,30 @@ func Children(pid int) (out []int) {
 	return out
 }
 
-// stat is the state, the parent and the start of a process, of one moment.
-func stat(pid int) (state string, parent int, ticks uint64) {
+// stat is what /proc/PID/stat says of a process at one moment.
+type stat struct {
+	state  string // "" if there is none
+	parent int
+	cpu    time.Duration
+	ticks  uint64
+}
+
+func statOf(pid int) (s stat) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return "", 0, 0
+		return s
 	}
 	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
 	if len(fields) < 20 {
-		return "", 0, 0
+		return s
 	}
-	parent, _ = strconv.Atoi(fields[1])
-	ticks, _ = strconv.ParseUint(fields[19], 10, 64)
-	return fields[0], parent, ticks
+	s.state = fields[0]
+	s.parent, _ = strconv.Atoi(fields[1])
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	s.cpu = time.Duration(user+system) * 10 * time.Millisecond
+	s.ticks, _ = strconv.ParseUint(fields[19], 10, 64)
+	return s
 }
 
 // Eventually asks cond every 5 ms until it holds or timeout has passed.

@@ -1,7 +1,6 @@
 package inits
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -280,7 +278,7 @@ func (u *unit) isBusy() {
 	defer cancel()
 	var answers atomic.Int64
 	var askers sync.WaitGroup
-	used, began := cpu(u.was.exec), time.Now()
+	used, began := host.CPU(u.was.exec), time.Now()
 	for range 32 {
 		askers.Go(func() {
 			c, err := kept.Dial(ctx, u.file(unitData), kept.RoleCLI)
@@ -301,21 +299,9 @@ func (u *unit) isBusy() {
 		})
 	}
 	askers.Wait()
-	u.t.Logf("a busy exec: %d answers and %v of CPU time in %v", answers.Load(), cpu(u.was.exec)-used, time.Since(began).Round(time.Second))
+	u.t.Logf("a busy exec: %d answers and %v of CPU time in %v", answers.Load(), host.CPU(u.was.exec)-used, time.Since(began).Round(time.Second))
 	u.stays("a busy exec is left alone", func() bool { return u.look() == u.was })
 	u.is("after an exec that was busy", u.active(1))
-}
-
-// cpu is the time that a process has used.
-func cpu(pid int) time.Duration {
-	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	var ticks time.Duration
-	for _, f := range fields[11:13] {
-		n, _ := strconv.Atoi(f)
-		ticks += time.Duration(n)
-	}
-	return ticks * time.Second / 100
 }
 
 // A loop that waits for itself (a bug that is planted), while all else in exec goes on:
