@@ -2,7 +2,6 @@ package store
 
 import (
 	"maps"
-	"reflect"
 	"slices"
 	"testing"
 
@@ -29,7 +28,7 @@ func TestSpansAreASet(t *testing.T) {
 		}
 		agree(t, s, model)
 		back, ok := decodeSpans(s.encode(), maxSpans)
-		if !ok || !reflect.DeepEqual(back, s) {
+		if !ok || !slices.Equal(back, s) {
 			t.Fatalf("%v became %v", s, back)
 		}
 	})
