@@ -207,7 +207,7 @@ func (r *runner) boot(seen []*adoption) {
 	}
 	r.step(ev)
 	if r.handed != nil && r.handed.stop {
-		r.step(evShutdown{within: r.cfg.ShutdownTimeout})
+		r.shutDown(evShutdown{within: r.cfg.ShutdownTimeout})
 	}
 	for _, f := range ev.found {
 		r.watch(r.kids[f.name], f.inc)

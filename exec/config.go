@@ -30,7 +30,8 @@ type Config struct {
 	// never get to act, too long and a sick host waits.
 	Grace p2pnode.Grace
 	// ShutdownTimeout is the one deadline of an orderly stop (default 8 s). Longer
-	// than what the init allows and the init kills exec in the middle of it.
+	// than what an init allows that cannot be asked for more, as systemd can, and that
+	// one kills exec in the middle of it.
 	ShutdownTimeout time.Duration
 	// Observe makes exec say what it would do and do nothing, for the whole host.
 	Observe bool

@@ -40,6 +40,13 @@ func (l initLink) say(state string) error {
 	return err
 }
 
+// endsWithin says that exec ends, and that it is not to be killed for as long as that may
+// take: within, what is killed then has to die, and the disk. An init that allows more
+// goes by its own time.
+func endsWithin(within time.Duration) string {
+	return "STOPPING=1\nEXTEND_TIMEOUT_USEC=" + strconv.FormatInt((within+killPatience).Microseconds(), 10)
+}
+
 // feedInit says that exec lives, three times in what the init allows, as long as
 // the loop answers: a loop that is stuck is worth less than a new one.
 func (r *runner) feedInit(ctx context.Context, l initLink) {

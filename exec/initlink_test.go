@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,29 @@ func TestTheInitHears(t *testing.T) {
 	raw, err := os.ReadFile(procPath(h.await("web", p2pnode.StateUp).PID, "environ"))
 	if err != nil || strings.Contains(string(raw), socket) || strings.Contains(string(raw), "WATCHDOG_USEC") {
 		t.Errorf("web inherits the init's socket: %q, %v", raw, err)
+	}
+}
+
+// An init hears that exec ends, when that begins, and what time it may take: the four
+// seconds of these hosts, and what is killed then may take five to die.
+func TestTheInitHearsOfTheEnd(t *testing.T) {
+	for by, end := range map[string]func(h *host) error{
+		"a signal": func(h *host) error { return h.cmd.Process.Signal(syscall.SIGTERM) },
+		"a client": func(h *host) error { return h.c.Shutdown(t.Context(), false) },
+	} {
+		socket, said := fakeInit(t)
+		t.Setenv("NOTIFY_SOCKET", socket)
+		h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{service("web", "part:sleep")}})
+		h.await("web", p2pnode.StateUp)
+		if word := said(); word != "READY=1" {
+			t.Fatalf("heard %q", word)
+		}
+		if err := end(h); err != nil {
+			t.Fatal(err)
+		}
+		if word := said(); word != "STOPPING=1\nEXTEND_TIMEOUT_USEC=9000000" {
+			t.Errorf("ended by %s it heard %q", by, word)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ const (
 	quietWait     = 10 * time.Second       // an upgrade waits this long for starts and stops under way
 	quietLook     = 2 * time.Millisecond
 	roleBack      = 20 * time.Second // a door or node process of a new binary must be up by then
-	shutdownSteps = 2                // @node and @door: steps of a shutdown after the services
+	shutdownShare = 8                // @node and @door have this part of a shutdown, each, whatever services take
 )
 
 // Sizes. Every one bounds what a client or a program can make exec hold.

@@ -81,6 +81,7 @@ type svc struct {
 	renewed   string    // again, with this one that it requires
 	renewAt   time.Time // its budget is used up: renewed then
 	stopLate  bool      // stop as soon as the start in flight is through
+	lived     bool      // this exec knows of a life of it: the next one is a restart
 	restarts  int
 	lastExit  *p2pnode.Exit
 	lastBy    p2pnode.By

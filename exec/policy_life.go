@@ -311,7 +311,7 @@ func (p *policy) begin(now time.Time, s *svc, f *failure, by p2pnode.By, op stri
 	s.phase, s.says, s.startSaid = starting, "", ""
 	s.starts = append(recent(s.starts, now.Add(-budgetWindow)), now)
 	eff := effStart{name: s.spec.Name, inc: s.inc, old: old, target: r.target, by: by, op: op, force: force, starts: s.starts, restarts: s.restarts}
-	if old.N > 0 {
+	if s.lived {
 		eff.restarts++
 	}
 	if f != nil {
@@ -334,9 +334,10 @@ func (p *policy) started(now time.Time, ev evStarted) {
 	s.start, s.phase, s.pid, s.adopted = nil, running, ev.pid, false
 	s.startedAt, s.readyAt, s.failure = now, time.Time{}, nil
 	s.lastBy = r.by
-	if !r.old.IsZero() && r.old.N > 0 {
+	if s.lived {
 		s.restarts++
 	}
+	s.lived = true
 	p.armHealth(now, s)
 	if s.spec.Name == p2pnode.SelfNode {
 		p.node.links, p.node.orders = 0, 0

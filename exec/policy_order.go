@@ -26,7 +26,7 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 	}
 	for _, u := range ev.unborn {
 		if s := p.svcs[u.name]; s != nil {
-			s.starts, s.restarts = u.starts, u.restarts
+			s.lived, s.starts, s.restarts = true, u.starts, u.restarts
 		}
 	}
 	for s := range p.all {
@@ -47,7 +47,7 @@ func (p *policy) adopt(now time.Time, f found) {
 	if s == nil {
 		return
 	}
-	s.inc, s.pid, s.adopted, s.phase, s.starts = f.inc, f.pid, !f.ours, running, f.starts
+	s.lived, s.inc, s.pid, s.adopted, s.phase, s.starts = true, f.inc, f.pid, !f.ours, running, f.starts
 	s.startedAt, s.readyAt, s.lastExit, s.restarts = f.began, now, f.last, f.restarts
 	p.armHealth(now, s)
 	if s.spec.Name == p2pnode.SelfNode {
@@ -67,7 +67,7 @@ func (p *policy) endedUnseen(now time.Time, e evEnded) {
 	if s == nil || s.stopped {
 		return
 	}
-	s.inc, s.phase, s.starts, s.restarts = e.inc, running, e.starts, e.restarts
+	s.lived, s.inc, s.phase, s.starts, s.restarts = true, e.inc, running, e.starts, e.restarts
 	s.startedAt = now.Add(-freeLife) // nobody knows its age: give it the first start at once
 	p.ended(now, e)
 }
@@ -167,7 +167,7 @@ func (p *policy) stop(now time.Time, s *svc) {
 		p.emit(effGiveUp{s.spec.Name})
 	case running:
 		s.phase = stopping
-		s.stopKill = now.Add(p.stopTime(s))
+		s.stopKill = now.Add(p.stopTime(now, s))
 		p.emit(effSignal{name: s.spec.Name, inc: s.inc})
 		p.set(now, s, p2pnode.StateStopping, s.forWhom())
 	case idle:
@@ -207,11 +207,42 @@ func (p *policy) comeAgain(now time.Time, s *svc) {
 	p.want(now, s, true, by)
 }
 
-func (p *policy) stopTime(s *svc) time.Duration {
+func (p *policy) stopTime(now time.Time, s *svc) time.Duration {
 	if p.shutdown.on {
-		return min(s.spec.StopTimeout, p.shutdown.share)
+		return min(s.spec.StopTimeout, p.share(now, s))
 	}
 	return s.spec.StopTimeout
+}
+
+// share is what s may take of a shutdown's time: a service, of what is left by then, as
+// much as each of those that stop after it, so that who needs less leaves it to them.
+func (p *policy) share(now time.Time, s *svc) time.Duration {
+	d := &p.shutdown
+	left := d.ordered.Sub(now)
+	switch s.spec.Name {
+	case p2pnode.SelfDoor:
+		return left
+	case p2pnode.SelfNode:
+		return left - d.role
+	}
+	return (left - 2*d.role) / time.Duration(p.chain(s, map[*svc]int{}))
+}
+
+// chain is the length of the longest chain of services that are still to end and of
+// which s is the first; known has those that were counted.
+func (p *policy) chain(s *svc, known map[*svc]int) int {
+	n := 0
+	for _, name := range s.spec.After {
+		d := p.svcs[name]
+		if d == nil || d.phase == idle {
+			continue
+		}
+		if known[d] == 0 {
+			known[d] = p.chain(d, known)
+		}
+		n = max(n, known[d])
+	}
+	return n + 1
 }
 
 func (p *policy) forget(s *svc) {
@@ -342,10 +373,11 @@ func (p *policy) compareSpecs(specs []p2pnode.ServiceSpec) ReloadResult {
 // after, then the node process, then the door.
 type shutdown struct {
 	on       bool
-	keep     bool // services go on
-	share    time.Duration
-	deadline time.Time // then SIGKILL
-	final    time.Time // then exec ends, whatever still runs
+	keep     bool          // services go on
+	role     time.Duration // what the node process and the door have, each, whatever services take
+	ordered  time.Time     // who ignores his signal is killed by then,
+	deadline time.Time     // and then all
+	final    time.Time     // then exec ends, whatever still runs
 	done     bool
 }
 
@@ -356,8 +388,7 @@ func (p *policy) beginShutdown(now time.Time, ev evShutdown) {
 	if p.shutdown.on && !ev.instant {
 		return
 	}
-	levels := p.levels() + shutdownSteps
-	p.shutdown = shutdown{on: true, keep: ev.keep, share: ev.within * 9 / 10 / time.Duration(levels), deadline: now.Add(ev.within)}
+	p.shutdown = shutdown{on: true, keep: ev.keep, role: ev.within / shutdownShare, ordered: now.Add(ev.within * 9 / 10), deadline: now.Add(ev.within)}
 	if ev.instant {
 		p.shutdown.deadline = now
 	}
@@ -365,34 +396,10 @@ func (p *policy) beginShutdown(now time.Time, ev evShutdown) {
 		if s.phase == idle && s.lastExit != nil && p.shutdown.stops(s) {
 			p.emit(effCleanup{name: s.spec.Name, inc: s.inc}) // what a dead main process left behind ends too
 		}
-	}
-}
-
-// levels is the length of the longest chain of After.
-func (p *policy) levels() int {
-	depth := map[string]int{}
-	var of func(string) int
-	of = func(name string) int {
-		s := p.svcs[name]
-		if s == nil {
-			return 0
+		if by := now.Add(p.share(now, s)); s.phase == stopping && by.Before(s.stopKill) && p.shutdown.stops(s) {
+			s.stopKill = by // the stop that it was in had more time
 		}
-		if d, ok := depth[name]; ok {
-			return d
-		}
-		depth[name] = 1
-		d := 1
-		for _, dep := range s.spec.After {
-			d = max(d, 1+of(dep))
-		}
-		depth[name] = d
-		return d
 	}
-	longest := 1
-	for name := range p.svcs {
-		longest = max(longest, of(name))
-	}
-	return longest
 }
 
 // advanceShutdown stops what nothing running comes after, until all is idle.

@@ -34,6 +34,7 @@ type runner struct {
 	pidNS      string
 	environ    []string
 	supervised bool
+	init       initLink
 	began      time.Time
 	feed       *feed
 	keeper     keeperLink
@@ -217,7 +218,7 @@ func newRunner(cfg Config) (*runner, error) {
 	var seed [8]byte
 	rand.Read(seed[:])
 	r := &runner{
-		cfg: cfg, state: st, bootID: bootID(), pidNS: pidNamespace(), environ: guarded(os.Environ()), began: time.Now(), supervised: supervised(cfg),
+		cfg: cfg, state: st, bootID: bootID(), pidNS: pidNamespace(), environ: guarded(os.Environ()), began: time.Now(), supervised: supervised(cfg), init: initOf(os.Environ()),
 		audit: NewAuditLog(cfg.Dir), feed: newFeed(), metrics: newMetrics(cfg.Metrics), saves: make(chan saveJob, 64), unsaved: make(chan struct{}, 1), in: make(chan func(), 1024), gone: make(chan struct{}),
 		policy:  newPolicy(binary.BigEndian.Uint64(seed[:]), cfg.Grace, cfg.Observe),
 		adopted: make(chan struct{}),
@@ -268,13 +269,12 @@ func (r *runner) run(ctx context.Context) error {
 	defer srv.close()
 	r.saveGuard()
 	r.watchLeash(jobs)
-	init := initOf(os.Environ())
-	r.wg.Go(func() { r.feedInit(jobs, init) })
+	r.wg.Go(func() { r.feedInit(jobs, r.init) })
 	r.wg.Go(func() {
 		r.adoptRest(jobs, srv, door)
 		if r.ask(func() {}) == nil { // what adoption found has been taken in
 			close(r.adopted)
-			if err := init.say("READY=1"); err != nil {
+			if err := r.init.say("READY=1"); err != nil {
 				r.cfg.Log.Warn().Err(err).Msg("the init does not hear that p2pnode is ready")
 			}
 		}
@@ -427,7 +427,7 @@ func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 			r.pollAdopted()
 		case <-stop:
 			stop = nil
-			r.step(evShutdown{within: r.cfg.ShutdownTimeout})
+			r.shutDown(evShutdown{within: r.cfg.ShutdownTimeout})
 		}
 	}
 	return r.leaving
@@ -439,6 +439,17 @@ func (r *runner) step(ev event) {
 		r.apply(eff)
 	}
 	r.wakeWaiters()
+}
+
+// shutDown ends everything in order. The init is told how long that may take: one that
+// allows less would kill exec, and leave what it had not stopped yet.
+func (r *runner) shutDown(ev evShutdown) {
+	r.wg.Go(func() {
+		if err := r.init.say(endsWithin(ev.within)); err != nil {
+			r.cfg.Log.Warn().Err(err).Msg("the init does not hear that p2pnode is stopping")
+		}
+	})
+	r.step(ev)
 }
 
 // letGo ends the watching; processes that are to live on are not touched.
@@ -489,7 +500,7 @@ func (r *runner) watchLeash(ctx context.Context) {
 		}()
 		select {
 		case <-ended:
-			r.do(func() { r.step(evShutdown{within: r.cfg.ShutdownTimeout, instant: true}) })
+			r.do(func() { r.shutDown(evShutdown{within: r.cfg.ShutdownTimeout, instant: true}) })
 		case <-ctx.Done():
 		}
 	})

@@ -195,7 +195,7 @@ func (ss *session) shutdown(raw json.RawMessage) (any, error) {
 			r.leaving = &p2pnode.Error{Code: "taken-over", Text: "another p2pnode, started by the init, took over", Exit: exitTakenOver}
 		}}, nil
 	}
-	return afterwards{then: func() { r.step(evShutdown{keep: b.KeepServices, within: r.cfg.ShutdownTimeout}) }}, nil
+	return afterwards{then: func() { r.shutDown(evShutdown{keep: b.KeepServices, within: r.cfg.ShutdownTimeout}) }}, nil
 }
 
 // afterwards is a result with something to be carried out, on the loop, once the

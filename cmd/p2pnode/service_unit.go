@@ -11,7 +11,9 @@ const unitText = `# systemd unit, as p2pnode service install writes it. By hand:
 #     systemctl daemon-reload && systemctl enable --now p2pnode
 [Unit]
 Description=p2pnode: keeps this host's processes alive, and its fleet's
-After=network-online.target
+# What is mounted over the network is there before services start, and until they have
+# ended: nothing else says that of their folders.
+After=network-online.target remote-fs.target
 Wants=network-online.target
 # A supervisor that is not started again is the worst outcome: no limit.
 StartLimitIntervalSec=0
@@ -34,7 +36,8 @@ KillMode=process
 Restart=on-failure
 SuccessExitStatus=75
 RestartSec=100ms
-# Longer than shutdown_timeout (8 s): that one ends in order, this one does not.
+# Longer than shutdown_timeout (8 s): that one ends in order, this one does not. exec
+# asks for more (EXTEND_TIMEOUT_USEC) where shutdown_timeout says so.
 TimeoutStopSec=15
 # One service that runs out of memory must not take the host's others with it.
 OOMPolicy=continue

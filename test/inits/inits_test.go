@@ -1,7 +1,7 @@
 // Package inits tests a host from below: what starts p2pnode, which signals it gets,
 // and who starts it again. Terminals, runit, s6 and systemd are real: runit and s6
 // supervise beside the test, systemd is PID 1 of namespaces (root), and of a kernel in
-// user mode where its cgroups matter. What each row of "Signals" in docs/OPERATIONS.md
+// user mode where its cgroups matter, or the end of the whole host. What each row of "Signals" in docs/OPERATIONS.md
 // says is asserted here from outside: pids, exit codes, /proc.
 //
 // Run it with P2PNODE_BIN set, as `make test` does. Read next: package

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	_ "embed"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"p2pnode"
 	"p2pnode/test/bin"
+	"p2pnode/test/host"
 	"p2pnode/test/need"
 )
 
@@ -25,13 +28,15 @@ var kernelScript string
 
 // kernel is a Linux of its own that runs as a process (user mode), with a systemd as its
 // PID 1: a host with cgroup v2 alone and all of its controllers, whatever this one has.
-// It reads this host's /usr, and its other files are in its memory. It ends with the test,
-// however that one ends: it is PID 1 of a pid namespace.
+// It reads this host's /usr; its other files are in its memory, or on a disk that outlives
+// it. It ends with the test, however that one ends: it is PID 1 of a pid namespace.
 type kernel struct {
-	t    *testing.T
-	line *os.File // the input of a shell in it
-	out  *os.File
-	says *bufio.Reader // of out, a line for each command
+	t     *testing.T
+	line  *os.File // the input of a shell in it
+	out   *os.File
+	says  *bufio.Reader // of out, a line for each command
+	cut   func() error  // takes its power away
+	ended chan struct{} // closed when the kernel has
 }
 
 // shellUnit is a unit that runs a shell on the kernel's second console: a line is a
@@ -48,8 +53,8 @@ TTYPath=/dev/tty1
 type file struct{ from, text string }
 
 // bootKernel returns when systemd says that all is started. files, by their paths in it,
-// are laid over the kernel's own.
-func bootKernel(t *testing.T, files map[string]file) *kernel {
+// are laid over the kernel's own; /etc and /var are on disk, unless that is "".
+func bootKernel(t *testing.T, files map[string]file, disk string) *kernel {
 	t.Helper()
 	need.Root(t, "the root folder of a kernel in user mode is made by mounts")
 	need.Program(t, "linux.uml", "user-mode-linux")
@@ -91,6 +96,9 @@ func bootKernel(t *testing.T, files map[string]file) *kernel {
 	}
 	cmd := exec.Command("linux.uml", "mem=512M", "rootfstype=hostfs", "rootflags=/", "ro", "init="+filepath.Join(dir, "init"), "dir="+dir,
 		"cgroup_no_v1=all", "quiet", "con=null", "con0=null,fd:1", "con1=fd:3,fd:4", "uml_dir="+dir)
+	if disk != "" {
+		cmd.Args = append(cmd.Args, "ubd0="+disk, "disk=yes")
+	}
 	cmd.Env = []string{"HOME=" + dir, "PATH=/usr/bin:/bin"}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = words, words, []*os.File{in, out}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Setsid: true, Pdeathsig: syscall.SIGKILL}
@@ -102,25 +110,78 @@ func bootKernel(t *testing.T, files map[string]file) *kernel {
 	}
 	in.Close()
 	out.Close()
+	k := &kernel{t: t, line: line, out: says, says: bufio.NewReader(says), cut: cmd.Process.Kill, ended: make(chan struct{})}
+	go func() {
+		defer close(k.ended)
+		cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		if t.Failed() {
 			raw, _ := os.ReadFile(words.Name())
 			t.Logf("the kernel says:\n%s", raw[max(0, len(raw)-8000):])
 		}
-		cmd.Process.Kill()
-		cmd.Wait()
+		k.cut()
+		<-k.ended
 		line.Close()
 		says.Close()
 	})
-	k := &kernel{t: t, line: line, out: says, says: bufio.NewReader(says)}
-	says.SetReadDeadline(time.Now().Add(3 * patience))
+	k.ready()
+	return k
+}
+
+// newDisk is an empty disk for kernels that come one after the other.
+func newDisk(t *testing.T) string {
+	t.Helper()
+	need.Program(t, "mkfs.ext4", "e2fsprogs")
+	path := filepath.Join(t.TempDir(), "disk")
+	err := os.WriteFile(path, nil, 0o600)
+	if err == nil {
+		err = os.Truncate(path, 128<<20)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", path).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	return path
+}
+
+// goesDown tells systemd to end the host, and returns how long that took, from outside.
+func (k *kernel) goesDown() time.Duration {
+	k.t.Helper()
+	began := time.Now()
+	if _, err := fmt.Fprintln(k.line, "systemctl poweroff"); err != nil {
+		k.t.Fatal(err)
+	}
+	select {
+	case <-k.ended:
+	case <-time.After(patience):
+		k.t.Fatalf("the host is not down within %v", patience)
+	}
+	return time.Since(began)
+}
+
+// comesBack has the kernel boot again, and returns when all is started.
+func (k *kernel) comesBack() {
+	k.t.Helper()
+	if _, err := fmt.Fprintln(k.line, "systemctl reboot"); err != nil {
+		k.t.Fatal(err)
+	}
+	k.ready()
+}
+
+// ready waits for the shell, then for systemd.
+func (k *kernel) ready() {
+	k.t.Helper()
+	k.out.SetReadDeadline(time.Now().Add(3 * patience))
 	for said := ""; !strings.Contains(said, "ready"); {
+		var err error
 		if said, err = k.says.ReadString('\n'); err != nil {
-			t.Fatalf("the kernel does not boot: %q %v", said, err)
+			k.t.Fatalf("the kernel does not boot: %q %v", said, err)
 		}
 	}
 	k.until("systemd is up", `[ "$(systemctl is-system-running)" = running ]`)
-	return k
 }
 
 // in runs a line of shell in the kernel, as root.
@@ -160,4 +221,25 @@ func (k *kernel) until(what, line string) {
 		}
 	}
 	k.t.Fatalf("not within %v: %s: %s\n%s", patience, what, line, out)
+}
+
+// ps is what exec says of the services, nothing where it is away.
+func (k *kernel) ps() map[string]p2pnode.ServiceStatus {
+	k.t.Helper()
+	var doc struct{ Services []p2pnode.ServiceStatus }
+	text, _ := k.in("p2pnode ps -o json")
+	json.Unmarshal([]byte(text), &doc)
+	out := map[string]p2pnode.ServiceStatus{}
+	for _, s := range doc.Services {
+		out[s.Name] = s
+	}
+	return out
+}
+
+func (k *kernel) becomes(what string, ok func() bool) {
+	k.t.Helper()
+	if !host.Eventually(patience, ok) {
+		log, _ := k.in("p2pnode ps; tail -n 30 " + daemonLog)
+		k.t.Fatalf("not within %v: %s\n%s", patience, what, log)
+	}
 }

@@ -1,7 +1,6 @@
 package inits
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	"p2pnode"
 	"p2pnode/test/bin"
-	"p2pnode/test/host"
 )
 
 // limitedServices are one without limits, which takes a second to stop, and those of which
@@ -52,7 +50,7 @@ func TestLimitsOnCgroupV2Alone(t *testing.T) {
 		unitConfig:                {text: limitedServices},
 		"/etc/passwd":             {text: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"},
 		unitFile + ".d/test.conf": {text: "[Service]\nStandardError=append:" + daemonLog + "\n"},
-	})}
+	}, "")}
 	k.ok("p2pnode service install")
 	k.asksAgain(k.outlivesExec())
 	k.outlivesUpgrade()
@@ -64,27 +62,6 @@ func TestLimitsOnCgroupV2Alone(t *testing.T) {
 	k.holds()
 	k.ok("p2pnode service uninstall")
 	k.nothingIsLeft("uninstalled")
-}
-
-// ps is what exec says of the services, nothing where it is away.
-func (k limited) ps() map[string]p2pnode.ServiceStatus {
-	k.t.Helper()
-	var doc struct{ Services []p2pnode.ServiceStatus }
-	text, _ := k.in("p2pnode ps -o json")
-	json.Unmarshal([]byte(text), &doc)
-	out := map[string]p2pnode.ServiceStatus{}
-	for _, s := range doc.Services {
-		out[s.Name] = s
-	}
-	return out
-}
-
-func (k limited) becomes(what string, ok func() bool) {
-	k.t.Helper()
-	if !host.Eventually(patience, ok) {
-		log, _ := k.in("p2pnode ps; tail -n 30 " + daemonLog)
-		k.t.Fatalf("not within %v: %s\n%s", patience, what, log)
-	}
 }
 
 // living are the services that run for ever.

@@ -13,9 +13,9 @@ for dir in bin sbin lib lib64; do
     mount --bind -o ro /$dir $dir
   fi
 done
-# Targets do nothing by themselves; services, generators and presets of this host are
-# none of the machine's business.
-cp -P lib/systemd/system/*.target tmp
+# Targets do nothing by themselves, and two services end the machine; others, generators
+# and presets of this host are none of its business.
+cp -P lib/systemd/system/*.target lib/systemd/system/systemd-poweroff.service lib/systemd/system/systemd-reboot.service tmp
 for dir in lib/systemd/system lib/systemd/system-generators lib/systemd/system-environment-generators lib/systemd/system-preset usr/local/bin; do
   [ ! -d $dir ] || mount -t tmpfs -o mode=755 none $dir
 done
