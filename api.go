@@ -318,8 +318,15 @@ type VersionDoc struct {
 	Arch    string `json:"arch"`
 }
 
+// TargetError is why nothing came of one target of several.
+type TargetError struct {
+	Target string `json:"target"`
+	*Error
+}
+
 // ErrorDoc is what -o json prints on stdout when a command fails.
 type ErrorDoc struct {
-	Schema string `json:"schema"`
-	Error  *Error `json:"error"`
+	Schema string        `json:"schema"`
+	Error  *Error        `json:"error"`            // where several targets failed, that of the first
+	Errors []TargetError `json:"errors,omitempty"` // and of each
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -203,7 +202,8 @@ type verb func(c *exec.Client, ctx context.Context, target string, opt exec.Verb
 type verbDoc struct {
 	Schema string `json:"schema"`
 	exec.VerbResult
-	Error *p2pnode.Error `json:"error,omitempty"` // of a target about which services say nothing
+	Error  *p2pnode.Error        `json:"error,omitempty"`  // of a target about which services say nothing: of the first
+	Errors []p2pnode.TargetError `json:"errors,omitempty"` // of each of them, where there are several
 }
 
 func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
@@ -221,19 +221,25 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 					asked.Go(func() { got[i], errs[i] = a.act(ctx, client, name, arg, do, opt) })
 				}
 				asked.Wait()
-				var failed error // of one target; what became of the others is shown all the same
+				var failed failures // what became of the other targets is shown all the same
 				for i := range args {
-					failed = cmp.Or(failed, errs[i])
+					if errs[i] != nil {
+						failed = append(failed, failure{args[i], errs[i]})
+					}
 					all.OK = all.OK && errs[i] == nil && got[i].OK
 					all.Services = append(all.Services, got[i].Services...)
 				}
-				if failed != nil && len(all.Services) == 0 {
-					return failed
+				if len(failed) == 0 {
+					return a.showOutcome(all)
 				}
-				if failed != nil && a.format == formatJSON { // one document
-					all.Error, a.told = a.asError(failed), true
+				if len(all.Services) > 0 {
+					if a.format == formatJSON { // one document
+						doc := a.errorDoc(failed)
+						all.Error, all.Errors, a.told = doc.Error, doc.Errors, true
+					}
+					a.showOutcome(all)
 				}
-				return cmp.Or(failed, a.showOutcome(all))
+				return failed
 			})
 		},
 	}
@@ -244,6 +250,19 @@ func (a *app) verbCommand(name, short string, do verb) *cobra.Command {
 	}
 	return cmd
 }
+
+// failure is the error of one target of several.
+type failure struct {
+	target string
+	err    error
+}
+
+// failures are those of all targets that failed, in the order in which they were named;
+// the exit code is that of the first.
+type failures []failure
+
+func (f failures) Error() string { return f[0].err.Error() }
+func (f failures) Unwrap() error { return f[0].err }
 
 // act has services started, stopped, restarted or set aside, here or on the host that
 // arg names.

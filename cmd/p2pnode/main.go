@@ -81,16 +81,40 @@ func (a *app) fail(err error, interrupted bool) int {
 	case !ok && interrupted:
 		return p2pnode.ExitInterrupted
 	}
-	e := a.asError(err)
-	text := "p2pnode: " + e.Text
-	if e.Fix != "" {
-		text += "\n  " + strings.ReplaceAll(e.Fix, "\n", "\n  ")
+	doc := a.errorDoc(err)
+	if len(doc.Errors) == 0 {
+		a.tell("p2pnode: "+doc.Error.Text, doc.Error.Fix)
+	}
+	for i, e := range doc.Errors {
+		fix := e.Fix
+		if i+1 < len(doc.Errors) && doc.Errors[i+1].Fix == fix {
+			fix = "" // once is enough
+		}
+		a.tell("p2pnode: "+e.Target+": "+e.Text, fix)
+	}
+	if a.json() && !a.told {
+		writeJSON(a.stdout, doc, "")
+	}
+	return doc.Error.Exit
+}
+
+// tell says what could not be done, and on lines of its own the way out.
+func (a *app) tell(text, fix string) {
+	if fix != "" {
+		text += "\n  " + strings.ReplaceAll(fix, "\n", "\n  ")
 	}
 	fmt.Fprintln(a.stderr, text)
-	if a.json() && !a.told {
-		writeJSON(a.stdout, p2pnode.ErrorDoc{Schema: p2pnode.Schema("error"), Error: e}, "")
+}
+
+// errorDoc is err as a document: of several targets, with each that failed.
+func (a *app) errorDoc(err error) p2pnode.ErrorDoc {
+	doc := p2pnode.ErrorDoc{Schema: p2pnode.Schema("error"), Error: a.asError(err)}
+	if all, ok := errors.AsType[failures](err); ok && len(all) > 1 {
+		for _, f := range all {
+			doc.Errors = append(doc.Errors, p2pnode.TargetError{Target: f.target, Error: a.asError(f.err)})
+		}
 	}
-	return e.Exit
+	return doc
 }
 
 // asError is err with a code, and with the exit code that it means.
