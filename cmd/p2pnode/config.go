@@ -52,7 +52,7 @@ func (a *app) configCheck(file *string) *cobra.Command {
 				File     string   `json:"file"`
 				Services []string `json:"services"`
 				Warnings []string `json:"warnings,omitempty"`
-			}{p2pnode.Schema("config-check"), true, o.Config, serviceNames(o.Services), unheld(o.Services)}
+			}{p2pnode.Schema("config-check"), true, o.Config, serviceNames(o.Services), o.warnings(a.host)}
 			return a.show(view{doc: doc, names: doc.Services, print: func(p *printer) {
 				p.line("%s is fine: %s", o.Config, count(len(o.Services), "service"))
 				for _, w := range doc.Warnings {
@@ -63,11 +63,16 @@ func (a *app) configCheck(file *string) *cobra.Command {
 	}
 }
 
-// unheld are the limits that this host cannot hold; another one may.
-func unheld(specs []p2pnode.ServiceSpec) (out []string) {
-	for _, s := range specs {
-		for _, key := range exec.Unheld("/", s) {
+// warnings are what the file says and will not have: limits that this host, whose root
+// folder is host, cannot hold, while another one may; and a time to stop that a shutdown
+// does not leave.
+func (o *options) warnings(host string) (out []string) {
+	for _, s := range o.Services {
+		for _, key := range exec.Unheld(host, s) {
 			out = append(out, fmt.Sprintf("service %s: limits: %s: no cgroup of this host holds it, so it is not started here", s.Name, key))
+		}
+		if s.StopTimeout > p2pnode.DefaultStopTimeout && s.StopTimeout > o.ShutdownTimeout {
+			out = append(out, fmt.Sprintf("service %s: stop: timeout: it is %s, and shutdown_timeout, which is for all together when p2pnode or the host ends, %s", s.Name, s.StopTimeout, o.ShutdownTimeout))
 		}
 	}
 	return out

@@ -48,6 +48,7 @@ type app struct {
 	color  bool
 	format string // -o
 	data   string // --data as given
+	host   string // root folder of the host that is looked at
 	trial  bool   // a daemon only reads its configuration
 	told   bool   // the error is part of the document that is on stdout already
 	ran    bool   // a command's own code was reached: what fails now is no usage error
@@ -55,11 +56,15 @@ type app struct {
 
 // run is the whole program; it returns the exit code.
 func run(args []string, stdout, stderr *os.File) int {
-	a := &app{stdout: stdout, stderr: stderr, color: wantsColor(stdout), format: saidFormat(args)}
+	a := &app{stdout: stdout, stderr: stderr, color: wantsColor(stdout), format: saidFormat(args), host: "/"}
+	return a.run(args)
+}
+
+func (a *app) run(args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	// A client's Ctrl-C ends what it waits for; the roles of the daemon install
 	// handlers of their own.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
