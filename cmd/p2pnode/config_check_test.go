@@ -60,10 +60,11 @@ func TestConfigCheckWarns(t *testing.T) {
 			}
 			return text(t, o)
 		}
-		want := file + " is fine: " + count(c.services, "service") + "\n"
+		lines := []string{file + " is fine: " + count(c.services, "service")}
 		for _, w := range c.warnings {
-			want += "warning: " + w + "\n"
+			lines = append(lines, "warning: "+w)
 		}
+		want := strings.Join(lines, "\n") + "\n"
 		if got := check(formatTable); got != want {
 			t.Errorf("%s:\n%swant\n%s", c.what, got, want)
 		}
