@@ -3,7 +3,6 @@ package exec
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +20,8 @@ import (
 // environment, umask and nice, and no more rights to gain. It is no process of the
 // service: it leads a session of its own and has neither lock, cookie, notify socket
 // nor group of it, by which it would be taken for a copy, be heard in its name, and be
-// killed with it. So the service's limits are not its: it ends with its timeout.
+// killed with it. So the service's limits are not its: it ends with its timeout, or, where
+// exec is killed before, with the next exec (former.go).
 
 // checkKey marks the environment of one run of a check's program.
 const checkKey = "P2PNODE_CHECK"
@@ -88,11 +88,12 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 			return err
 		}
 	}
-	mark := marks{env: checkKey + "=" + rand.Text()}
+	mark := marks{env: r.programs.begin()}
+	defer r.programs.end()
 	mark.pipe, _ = os.Readlink(procPath(os.Getpid(), "fd/"+strconv.Itoa(l.stdout)))
 	l.env = append(l.env, mark.env)
 	r.forking.Add(1)
-	p, err := spawn(l, nil, nil)
+	p, err := spawn(l, r.programs.held, nil)
 	if err == nil {
 		r.mains.Store(p.pid, p)
 	}

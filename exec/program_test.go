@@ -104,7 +104,12 @@ func TestNothingOfACheckIsLeft(t *testing.T) {
 // What an exit says, and what becomes of the answer when time is over or somebody
 // holds the pipe.
 func TestProgram(t *testing.T) {
-	var r runner
+	dir := t.TempDir()
+	st, err := openState(dir, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := runner{programs: newPrograms(st, dir)}
 	ask := func(timeout time.Duration, argv ...string) error {
 		l := launch{env: os.Environ()}
 		return check.Ask(t.Context(), p2pnode.Check{Exec: argv, Timeout: timeout}, func(ctx context.Context, argv []string) error {

@@ -40,8 +40,9 @@ type runner struct {
 	keeper     keeperLink
 	mains      sync.Map     // pids that exec watches
 	forking    atomic.Int32 // programs of checks whose pids are about to be among them
-	exits      sync.Map     // name -> evEnded: the newest status that was taken of each child
-	handed     *handed      // by the image before this one; nil where exec was started
+	programs   *programs
+	exits      sync.Map // name -> evEnded: the newest status that was taken of each child
+	handed     *handed  // by the image before this one; nil where exec was started
 	upgrading  atomic.Bool
 	degraded   degraded
 	metrics    *metrics
@@ -237,6 +238,7 @@ func newRunner(cfg Config) (*runner, error) {
 	}
 	r.cgroups = openCgroups(st.identity())
 	r.memory = openKernelLog()
+	r.programs = newPrograms(st, runDir(cfg.Dir))
 	return r, nil
 }
 
@@ -251,6 +253,7 @@ func (r *runner) run(ctx context.Context) error {
 	r.jobs = jobs
 	defer r.memory.close() // after those who look at it
 	defer r.cgroups.letGo()
+	defer r.programs.close()
 	defer r.wg.Wait()
 	defer stopJobs()
 	r.wg.Go(func() { r.saver(jobs) })
@@ -278,6 +281,7 @@ func (r *runner) run(ctx context.Context) error {
 				r.cfg.Log.Warn().Err(err).Msg("the init does not hear that p2pnode is ready")
 			}
 		}
+		go r.endFormerPrograms(jobs) // beside r.wg: what it looks at may hang
 		r.goOnUpgrading(jobs)
 	})
 	err = r.loop(ctx, children)
