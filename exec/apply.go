@@ -74,7 +74,7 @@ func (r *runner) applyStart(e effStart) {
 	}
 	k.spec = r.policy.svcs[e.name].spec
 	r.degraded.set(e.name, r.attend(k)) // a reload may have changed it
-	job := startJob{eff: e, spec: k.spec, id: k.id, old: k.proc, left: k.left, unreaped: k.unreaped, untold: k.untold, log: k.log, last: k.last, cleaned: k.cleaned}
+	job := startJob{eff: e, spec: k.spec, id: k.id, old: k.proc, left: k.left, untold: k.untold, log: k.log, last: k.last, cleaned: k.cleaned}
 	if k.notify != nil {
 		job.notify = k.notify.Path()
 	}
@@ -134,7 +134,7 @@ func (r *runner) startDone(job startJob, res startResult) {
 		return
 	}
 	early := k.early
-	k.early, k.unreaped = nil, res.unreaped
+	k.early = nil
 	if res.err != nil {
 		kind := startBroken
 		if cannot, ok := errors.AsType[*cannotRun](res.err); ok {

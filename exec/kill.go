@@ -3,6 +3,7 @@ package exec
 import (
 	"context"
 	"os"
+	"sync"
 	"time"
 
 	"p2pnode"
@@ -101,27 +102,40 @@ func waitDead(ctx context.Context, p *process, d time.Duration) bool {
 	return false
 }
 
-// unreaped reports whether a dead process is a zombie that is not ours to reap: it was
-// adopted, and an init is slow to take its status. Until then its number looks alive to
-// who asks by signal 0, and a database does, of the number in its pid file.
-func unreaped(b being) bool {
-	if b.pid == 0 {
-		return false
+// zombies are the dead main processes that services' last starts replaced and that are
+// not ours to reap: they were adopted, and an init is slow to take their status. Until
+// then such a number looks alive to who asks by signal 0, and a database does, of the
+// number in its pid file. Of one service one start is under way at a time.
+type zombies struct{ of sync.Map } // name -> being
+
+// note takes the place of what was noted of a service before.
+func (z *zombies) note(service string, dead being) {
+	z.of.Delete(service)
+	if dead.unreaped() {
+		z.of.Store(service, dead)
 	}
-	st, err := readStat(b.pid)
-	return err == nil && st.ticks == b.ticks && st.state == 'Z' && st.ppid != os.Getpid()
 }
 
-// waitReaped waits until the number of b is nobody's, or another process's. Only the
-// start after the next waits for it: a program that does not mind is back at once, one
-// that was refused by it is not refused again and again.
-func waitReaped(ctx context.Context, b being) {
+// wait waits until the number is nobody's, or another process's. Only the start after the
+// next waits for it: a program that does not mind is back at once, one that was refused
+// by it is not refused again and again.
+func (z *zombies) wait(ctx context.Context, service string) {
+	dead, ok := z.of.Load(service)
 	deadline := time.Now().Add(initReaps)
-	for pause := time.Millisecond; unreaped(b) && time.Now().Before(deadline); pause = min(2*pause, 10*time.Millisecond) {
+	for pause := time.Millisecond; ok && dead.(being).unreaped() && time.Now().Before(deadline); pause = min(2*pause, 10*time.Millisecond) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
 	}
+}
+
+// unreaped reports whether b is a zombie that is not ours to reap.
+func (b being) unreaped() bool {
+	if b.pid == 0 {
+		return false
+	}
+	st, err := readStat(b.pid)
+	return err == nil && st.ticks == b.ticks && st.state == 'Z' && st.ppid != os.Getpid()
 }

@@ -41,6 +41,7 @@ type runner struct {
 	mains      sync.Map     // pids that exec watches
 	forking    atomic.Int32 // programs of checks whose pids are about to be among them
 	programs   *programs
+	zombies    zombies
 	exits      sync.Map // name -> evEnded: the newest status that was taken of each child
 	handed     *handed  // by the image before this one; nil where exec was started
 	upgrading  atomic.Bool
@@ -96,7 +97,6 @@ type kid struct {
 	progress map[string]progress // at the last question of each check that failed
 	used     usedUntil
 	left     leftover         // of a life that ended unseen
-	unreaped being            // the life before, whose number an init may still hold
 	untold   *replaced        // the failure whose repair the last exec died in
 	early    []notify.Message // of a process whose start is not through
 	giveUp   func()           // ends the start in flight

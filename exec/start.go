@@ -30,8 +30,6 @@ type startJob struct {
 	notify string // path of the sd_notify socket, "" for none
 	last   *p2pnode.Exit
 
-	unreaped being // a dead main process of before, whose number may still be somebody's zombie
-
 	cleaned <-chan struct{} // a clean-up still under way would take the new copy for a leftover
 }
 
@@ -45,8 +43,7 @@ type startResult struct {
 	world  string // what was there when the start failed for want of something
 	launch launch // how it was started
 
-	unreaped  being // of the start after this one
-	ungrouped bool  // the last life had no group: what left its session has not been looked for
+	ungrouped bool // the last life had no group: what left its session has not been looked for
 }
 
 // start makes sure that no copy lives and then starts one. The order is the
@@ -54,7 +51,7 @@ type startResult struct {
 // the child. Whoever dies in between leaves a lock that is held by the copy, or
 // none.
 func (r *runner) start(ctx context.Context, job startJob) startResult {
-	res := startResult{name: job.eff.name, inc: job.eff.inc, unreaped: job.unreaped}
+	res := startResult{name: job.eff.name, inc: job.eff.inc}
 	// On a mount that hangs a look may last for ever.
 	pre, over := disk.Unless(ctx, func() (preparation, error) { return r.prepared(job), nil }, nil)
 	if over != nil {
@@ -78,7 +75,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	}
 	defer lock.Close() // the child has it now; our copy must not keep it alive
 	res.looked = time.Now()
-	res.unreaped = deadOf(job)
+	r.zombies.note(job.eff.name, deadOf(job))
 	res.ungrouped = job.old != nil && !job.id.cgroup.has(job.eff.old.N)
 	if e, ok := r.exits.Load(job.eff.name); ok && job.eff.live && e.(evEnded).inc == job.eff.old {
 		exit := e.(evEnded).exit // it lived until now: this is what the next one is to be told
@@ -98,14 +95,14 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	return res
 }
 
-// deadOf is the main process that a start replaces, where an init has not taken its
-// status yet. Door and node process keep no pid file, and do not mind.
+// deadOf is the main process that a start replaces, where it was not ours to reap. Door
+// and node process keep no pid file, and do not mind.
 func deadOf(job startJob) being {
 	dead := job.left.session
 	if job.old != nil {
 		dead = job.old.being()
 	}
-	if job.eff.name[0] == '@' || job.old != nil && job.old.ours || !unreaped(dead) {
+	if job.eff.name[0] == '@' || job.old != nil && job.old.ours {
 		return being{}
 	}
 	return dead
@@ -139,7 +136,7 @@ func (r *runner) lookAtOld(ctx context.Context, job startJob) (*os.File, error) 
 	if err != nil {
 		return nil, err
 	}
-	waitReaped(ctx, job.unreaped)
+	r.zombies.wait(ctx, job.eff.name)
 	lock, err := r.ownLock(ctx, job, session)
 	if err == nil {
 		r.cfg.History.Record(p2pnode.HistoryEvent{Event: p2pnode.HistLooked, Service: job.eff.name, Old: job.eff.target, Class: job.eff.class, Op: job.eff.op})
