@@ -173,6 +173,8 @@ func TestBadConfig(t *testing.T) {
 		{"services:\n  a: {shell: x, limits: {nofile: 64K}}\n", `nofile is "64K", should be a number or unlimited`},
 		{"services:\n  a: {shell: x, limits: {memory: lots}}\n", `memory is "lots", should be bytes like 512M or 2G`},
 		{"services:\n  a: {shell: x, limits: {cpu: 50%}}\n", `cpu is "50%", should be cores like 0.5, 0.01 or more, or unlimited`},
+		{"services:\n  a: {shell: x, limits: {cpu: 0.005}}\n", `cpu is "0.005": the kernel knows no quota below 1 ms, which is 0.01 cores`},
+		{"services:\n  a: {shell: x, limits: {cpu: 0}}\n", `cpu is "0", should be cores like 0.5, 0.01 or more, or unlimited`},
 		{"services:\n  a: {shell: x, limits: {memry: 1G}}\n", `did you mean "memory"`},
 		{"services:\n  a: {shell: x, umask: 89}\n", "should be octal like 022"},
 		{"services:\n  a: {shell: x, nice: 20}\n", "a number from -20 to 19"},

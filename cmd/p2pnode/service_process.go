@@ -63,6 +63,8 @@ func (r *reader) cores(what string, into **uint64) func(*yaml.Node) {
 		switch {
 		case n.Kind == yaml.ScalarNode && n.Value == "unlimited":
 			*into = new(uint64(p2pnode.Unlimited))
+		case n.Kind == yaml.ScalarNode && v > 0 && v < 0.01:
+			r.bad(n, "%s is %q: the kernel knows no quota below 1 ms, which is 0.01 cores in its period of 100 ms", what, n.Value)
 		case n.Kind != yaml.ScalarNode || err != nil || !(v >= 0.01 && v <= 1<<16):
 			r.bad(n, "%s is %q, should be cores like 0.5, 0.01 or more, or unlimited", what, n.Value)
 		default:
