@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"p2pnode"
@@ -27,7 +28,7 @@ type setting struct{ file, value string }
 
 // groupRoot is where the controllers of cgroup v1 are mounted, alone or on a hybrid host
 // beside a v2 tree that has none.
-const groupRoot = "/sys/fs/cgroup"
+var groupRoot = "/sys/fs/cgroup"
 
 // quotaPeriod is the time in which a share of the CPU may be used up, in microseconds:
 // the kernel's own choice.
@@ -60,50 +61,133 @@ func boundsOf(l *p2pnode.Limits) (out []bound) {
 	return out
 }
 
-// confine makes a group that holds b for incarnation n: one more for the child to join,
-// or the one that it is to be born in, which then holds all of its limits that are held
-// so. An error says why this host has no such group to give.
-func (l *launch) confine(ctx context.Context, id identity, n uint64, b bound) error {
+// holder is where a limit is held: in a group below dir, of v1, or of v2, where the groups
+// of all limits of a service are one.
+type holder struct {
+	bound
+	dir  string
+	inV1 bool
+}
+
+// place finds the holder of b; chosen is the folder of v2 that holds limits before it, ""
+// if none does. It may ask systemd. An error says why this host has no such group to give.
+func (id identity) place(ctx context.Context, b bound, chosen string) (holder, error) {
 	if id.cgroup != nil {
-		here := id.cgroup.below(id.cgroup.in.base, n)
-		if l.born == "" || l.born == here {
-			os.WriteFile(filepath.Join(filepath.Dir(here), "cgroup.subtree_control"), []byte("+"+b.controller), 0)
-			if os.MkdirAll(here, 0o755) == nil && set(here, b.v2) == nil {
-				l.born = here
-				return nil
+		if base := id.cgroup.in.base; chosen == "" || chosen == base {
+			os.MkdirAll(base, 0o755)
+			handed := filepath.Join(base, "cgroup.subtree_control")
+			os.WriteFile(handed, []byte("+"+b.controller), 0)
+			if listed(handed, b.controller) {
+				return holder{b, base, false}, nil
 			}
 		}
-		if l.born == "" {
-			os.Remove(here) // nobody is born there
+	}
+	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil {
+		if dir := id.groups(b.controller); os.MkdirAll(dir, 0o755) == nil {
+			return holder{b, dir, true}, nil
 		}
 	}
-	dir := id.group(b.controller, n)
-	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil && os.MkdirAll(dir, 0o755) == nil && set(dir, b.v1) == nil {
-		l.join = append(l.join, filepath.Join(dir, "cgroup.procs"))
-		return nil
-	}
 	if id.cgroup == nil {
-		return errNoGroup
+		return holder{}, errNoGroup
 	}
-	scope, err := id.cgroup.in.scopes.hold(ctx, b.controller)
+	dir, err := id.cgroup.in.scopes.hold(ctx, b.controller)
+	if err == nil && chosen != "" && chosen != dir {
+		err = errors.New("a group holds its other limits that cannot hold this one")
+	}
+	return holder{b, dir, false}, err
+}
+
+// holders are the holders of l's limits on all of the service, or why one is not to be
+// had, a *cannotRun. The number of a user's processes the kernel counts by itself. No
+// process is touched.
+func (l *launch) holders(ctx context.Context, id identity) (out []holder, err error) {
+	chosen := ""
+	for _, b := range boundsOf(&l.limits) {
+		h, err := id.place(ctx, b, chosen)
+		switch {
+		case err != nil && b.controller == "pids" && l.uid != 0:
+			continue // RLIMIT_NPROC
+		case err != nil && b.controller == "pids":
+			return nil, &cannotRun{startMissing, fmt.Sprintf("limits: pids: no cgroup of this host holds it (%v), and of root the kernel counts no processes: say user:, or take it out", err)}
+		case err != nil:
+			return nil, &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (%v): take it out", b.key, err)}
+		case !h.inV1:
+			chosen = h.dir
+		}
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// replaceable says why the services that which, on the loop, names are not to be restarted:
+// they are well, and their limits could not be held in another life. Whoever wants one of
+// them ended all the same can stop it.
+func (r *runner) replaceable(ctx context.Context, which func() []p2pnode.ServiceSpec) error {
+	var specs []p2pnode.ServiceSpec
+	if err := r.ask(func() { specs = which() }); err != nil {
+		return err
+	}
+	for _, spec := range specs {
+		if len(boundsOf(&spec.Limits)) == 0 {
+			continue
+		}
+		l, err := asService(spec, nil)
+		if err != nil {
+			continue // its user: told by the start
+		}
+		if _, err := l.holders(ctx, r.identityOf(spec.Name)); err != nil {
+			return &p2pnode.Error{
+				Code: "limits-not-held", Text: quoted(spec.Name) + " goes on as it is, and so does what was to be restarted with it: " + err.Error(),
+				Fix: "try again, or stop it and start it",
+			}
+		}
+	}
+	return nil
+}
+
+// holdGroups makes the groups that hold l's limits on all of the service for incarnation
+// n: more for the child to join, or the one that it is to be born in. A limit that nothing
+// holds is no limit: the service is not started without it.
+func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
+	if len(boundsOf(&l.limits)) > 0 {
+		id.removeGroups(groupWait)
+	}
+	wanted, err := l.holders(ctx, id)
 	if err != nil {
 		return err
 	}
-	there := id.cgroup.below(scope, n)
-	switch l.born {
-	case "":
-		if err := os.Mkdir(there, 0o755); err != nil {
+	for _, h := range wanted {
+		if err := l.holdIn(filepath.Join(h.dir, id.service+"@"+strconv.FormatUint(n, 10)), h); err != nil {
+			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: the kernel refuses it (%v)%s", h.key, err, h.hint(err))}
+		}
+		*h.limit = nil
+	}
+	return nil
+}
+
+// holdIn makes h's group, but not anew where it holds another limit: where it is gone,
+// so is that.
+func (l *launch) holdIn(group string, h holder) error {
+	if l.born != group {
+		if err := os.MkdirAll(group, 0o755); err != nil {
 			return err
 		}
-	case there: // not made anew: where it is gone, so are the limits that it held
-	default:
-		return errors.New("a group holds its other limits that cannot hold this one")
 	}
-	if err := set(there, b.v2); err != nil {
-		return err
+	if h.inV1 {
+		l.join = append(l.join, filepath.Join(group, "cgroup.procs"))
+		return set(group, h.v1)
 	}
-	l.born = there
-	return nil
+	l.born = group
+	return set(group, h.v2)
+}
+
+// hint is what the kernel does not say: in v1 a group may not use more of the CPU than
+// one above it.
+func (h holder) hint(err error) string {
+	if h.controller == "cpu" && h.inV1 && errors.Is(err, syscall.EINVAL) {
+		return ": a group above it may use less"
+	}
+	return ""
 }
 
 func set(group string, to []setting) error {
@@ -111,29 +195,6 @@ func set(group string, to []setting) error {
 		if err := os.WriteFile(filepath.Join(group, s.file), []byte(s.value), 0); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// holdGroups finds out what holds l's limits on all of the service: groups of its own,
-// or, for the number of a user's processes, what the kernel counts of that user. A limit
-// that nothing holds is no limit: the service is not started without it.
-func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
-	wanted := boundsOf(&l.limits)
-	if len(wanted) > 0 {
-		id.removeGroups(groupWait)
-	}
-	for _, b := range wanted {
-		err := l.confine(ctx, id, n, b)
-		switch {
-		case err != nil && b.controller == "pids" && l.uid != 0:
-			continue // RLIMIT_NPROC
-		case err != nil && b.controller == "pids":
-			return &cannotRun{startMissing, fmt.Sprintf("limits: pids: no cgroup of this host holds it (%v), and of root the kernel counts no processes: say user:, or take it out", err)}
-		case err != nil:
-			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: no cgroup of this host holds it (%v): take it out", b.key, err)}
-		}
-		*b.limit = nil
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,29 @@ func TestCPUIsBounded(t *testing.T) {
 	}
 	kill9(t, h.status("held").PID)
 	eventually(t, "it is back", func() bool { s := h.status("held"); return s.Restarts == 1 && s.State == p2pnode.StateUp })
+	h.endsWithout("cpu")
+}
+
+// What the kernel says is told where it refuses a limit: in v1 a group may not use more of
+// the CPU than one above it.
+func TestAQuotaThatTheKernelRefuses(t *testing.T) {
+	need.Root(t, "a cgroup with the cpu controller is wanted")
+	own, _ := groupPath(cgroupFile("self"), "cpu")
+	above := filepath.Join(groupRoot, "cpu", own, fmt.Sprint("above-", os.Getpid()))
+	need.Had(t, errors.Join(os.Mkdir(above, 0o755), set(above, []setting{{"cpu.cfs_quota_us", "50000"}})))
+	t.Cleanup(func() {
+		eventually(t, "the group above is empty", func() bool { return os.Remove(above) == nil })
+	})
+	web := service("web", "part:sleep")
+	web.Limits.CPU, web.Manual = new(uint64(2000)), true
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{web}})
+	if err := set(above, []setting{{"cgroup.procs", fmt.Sprint(h.cmd.Process.Pid)}}); err != nil {
+		t.Fatal(err)
+	}
+	res, err := h.c.Start(t.Context(), "web", VerbOptions{})
+	if want := "invalid argument): a group above it may use less"; err != nil || res.OK || !strings.Contains(res.Services[0].Text, want) {
+		t.Errorf("%+v, %v, want %q", res, err, want)
+	}
 	h.endsWithout("cpu")
 }
 

@@ -46,6 +46,7 @@ type daemonConfig struct {
 	Supervised string
 	Old        bool // as if it had started an hour ago
 	NoCgroups  bool // as on a host that grants none
+	NoSystemd  bool // as on one with cgroup v2 alone, whose systemd gives no scope; a folder Dir/cgroup with its controllers
 	SlowSync   bool // of what people want
 	SlowRecord bool // of a process that was forked
 	Deep       bool // in a folder whose name does not fit into a socket's address
@@ -234,7 +235,7 @@ const slowSync = 5 * time.Second
 
 // runWith is Run on a host with peculiarities.
 func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
-	if !dc.Old && !dc.NoCgroups && !dc.SlowSync && !dc.SlowRecord {
+	if !dc.Old && !dc.NoCgroups && !dc.NoSystemd && !dc.SlowSync && !dc.SlowRecord {
 		return Run(ctx, cfg)
 	}
 	if err := cfg.validate(); err != nil {
@@ -270,6 +271,11 @@ func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
 	if dc.NoCgroups {
 		r.cgroups.close()
 		r.cgroups = nil
+	}
+	if dc.NoSystemd {
+		root := filepath.Join(dc.Dir, "cgroup")
+		groupRoot = filepath.Join(root, "v1")
+		r.cgroups = &cgroups{base: filepath.Join(root, "ours"), scopes: openScopes(root, "/system.slice/p2pnode.service", "tag")}
 	}
 	return r.run(ctx)
 }

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -136,6 +137,38 @@ func (p *policy) tellOf(s *svc) string {
 		text += ", which is " + string(s.state)
 	}
 	return text
+}
+
+// together are those that a restart of some services ends while they are well: they
+// themselves, and all that require them.
+func (p *policy) together(now time.Time, names []string) (out []p2pnode.ServiceSpec) {
+	p.link()
+	names, seen := slices.Clone(names), map[string]bool{}
+	for i := 0; i < len(names); i++ {
+		s := p.svcs[names[i]]
+		if s == nil || seen[names[i]] {
+			continue
+		}
+		seen[names[i]] = true
+		if s.phase == running && s.state == p2pnode.StateUp {
+			out = append(out, s.spec)
+		}
+		for _, d := range p.requires[names[i]] {
+			if !p.leftAlone(now, d) {
+				names = append(names, d.spec.Name)
+			}
+		}
+	}
+	return out
+}
+
+// renewedBy are those that a reload of specs restarts while they are well, as they are to
+// be.
+func (p *policy) renewedBy(now time.Time, specs []p2pnode.ServiceSpec) []p2pnode.ServiceSpec {
+	ends := p.together(now, p.compareSpecs(specs).Changed)
+	return slices.DeleteFunc(slices.Clone(specs), func(spec p2pnode.ServiceSpec) bool {
+		return !slices.ContainsFunc(ends, func(s p2pnode.ServiceSpec) bool { return s.Name == spec.Name })
+	})
 }
 
 // lacking is the first of what a waiting s waits for.

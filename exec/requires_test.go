@@ -234,3 +234,22 @@ func TestRequiringProcesses(t *testing.T) {
 		t.Errorf("db %+v, web %+v", d, w)
 	}
 }
+
+// A restart ends what requires it too, but not what is set aside, and not what that holds up.
+func TestWhatARestartEnds(t *testing.T) {
+	now := time.Now()
+	p := newPolicy(1, p2pnode.Grace{}, false)
+	for name, requires := range map[string][]string{"base": nil, "db": {"base"}, "web": {"db"}, "aside": {"base"}, "beside": {"aside"}, "sick": {"base"}, "other": nil} {
+		s := p.add(now, p2pnode.ServiceSpec{Name: name, Requires: requires})
+		s.phase, s.state = running, p2pnode.StateUp
+	}
+	p.svcs["aside"].maintEnds, p.svcs["sick"].state = now.Add(time.Hour), p2pnode.StateHung
+	var got []string
+	for _, spec := range p.together(now, []string{"base", "db", "nobody"}) {
+		got = append(got, spec.Name)
+	}
+	slices.Sort(got)
+	if want := []string{"base", "db", "web"}; !slices.Equal(got, want) {
+		t.Errorf("it ends %q, want %q", got, want)
+	}
+}

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -166,6 +167,88 @@ func TestSystemdGivesNoScope(t *testing.T) {
 			s.close()
 		})
 	}
+}
+
+// A service that is well is not ended for a life whose limits systemd lets nobody hold: by
+// a restart, by a reload, or by a restart of what it requires. One that hangs is kept too.
+func TestNothingIsEndedForWantOfAScope(t *testing.T) {
+	need.Root(t, "limits of a whole service are wanted")
+	dir := t.TempDir()
+	asked := filepath.Join(dir, "asked")
+	plantFile(t, filepath.Join(dir, "bin/systemd-run"), "#!/bin/sh\necho x >>"+asked+"\necho no scope today >&2\nexit 1\n")
+	t.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+	base, db, bare := service("base", "part:sleep"), service("db", "part:sleep"), service("bare", "part:sleep")
+	db.Limits.MemoryTotal, db.Requires = new(uint64(1<<30)), []string{"base"}
+	hangs := filepath.Join(dir, "hangs")
+	hung := service("hung", "part:confess", hangs)
+	hung.Limits.MemoryTotal, hung.Watchdog, hung.Ready = new(uint64(1<<30)), time.Hour, p2pnode.ReadyNotify
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{base, db, bare, hung}})
+	h.bounded("db", func(s p2pnode.ServiceStatus) bool { return s.State == p2pnode.StateUp })
+	h.await("hung", p2pnode.StateUp)
+	was := map[string]int{}
+	for _, name := range []string{"base", "db", "bare", "hung"} {
+		was[name] = h.await(name, p2pnode.StateUp).PID
+	}
+	plantFile(t, filepath.Join(h.dir, "cgroup/cgroup.controllers"), "memory\n")
+	if err := os.MkdirAll(filepath.Join(h.dir, "cgroup/ours"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	again := func(noSystemd bool) {
+		kill9(t, h.cmd.Process.Pid)
+		h.cmd.Wait()
+		h.cfg.NoSystemd = noSystemd
+		h.start()
+	}
+	again(true)
+	h.await("hung", p2pnode.StateUp)
+	asIs := func(what string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "no scope today") {
+			t.Errorf("%s: %v", what, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		for name, pid := range was {
+			if s := h.status(name); s.PID != pid || !alive(pid) || name != "hung" && s.State != p2pnode.StateUp {
+				t.Errorf("%s: %s was %d, is %+v", what, name, pid, s)
+			}
+		}
+	}
+	for _, target := range []string{"db", "base", "all"} {
+		_, err := h.c.Restart(t.Context(), target, VerbOptions{})
+		asIs("a restart of "+target, err)
+	}
+	changed := bare
+	changed.Limits.MemoryTotal = new(uint64(1 << 30))
+	plantFile(t, filepath.Join(h.dir, "reload.json"), specsJSON(t, base, db, changed, hung))
+	_, err := h.c.Reload(t.Context(), false)
+	asIs("a reload", err)
+	if raw, _ := os.ReadFile(asked); len(raw) != len("x\n") {
+		t.Errorf("systemd was asked %q", raw)
+	}
+	if res, err := h.c.Restart(t.Context(), "bare", VerbOptions{}); err != nil || !res.OK {
+		t.Errorf("one without limits: %+v, %v", res, err)
+	}
+	was["bare"] = h.status("bare").PID
+	plantFile(t, hangs, "")
+	eventually(t, "it is known to hang", func() bool {
+		return h.status("hung").State == p2pnode.StateHung && strings.Contains(h.status("hung").Why, "no scope today")
+	})
+	asIs("it hangs", errors.New("no scope today"))
+	again(false)
+	plantFile(t, hangs, "")
+	h.awaitNew("hung", was["hung"])
+	if res, err := h.c.Restart(t.Context(), "db", VerbOptions{}); err != nil || !res.OK || h.status("db").PID == was["db"] {
+		t.Errorf("where the limits are held again: %+v, %v", res, err)
+	}
+}
+
+func specsJSON(t *testing.T, specs ...p2pnode.ServiceSpec) string {
+	t.Helper()
+	raw, err := json.Marshal(specs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 // What lies in a scope is a service's group like those beside exec.

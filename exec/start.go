@@ -68,6 +68,16 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		case <-ctx.Done():
 		}
 	}
+	world := func() string {
+		w, _ := disk.Unless(ctx, func() (string, error) { return worldOf(job.spec, env), nil }, nil)
+		return w
+	}
+	if job.eff.live { // it may be of some use yet: it is not ended for what cannot be started
+		if _, res.err = l.holders(ctx, job.id); res.err != nil {
+			res.world = world()
+			return res
+		}
+	}
 	lock, err := r.lookAtOld(ctx, job)
 	if err != nil {
 		res.err = err
@@ -85,7 +95,7 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 	res.launch = l
 	res.proc, res.err = r.fork(ctx, job, l, lock)
 	if res.err != nil {
-		res.world, _ = disk.Unless(ctx, func() (string, error) { return worldOf(job.spec, env), nil }, nil)
+		res.world = world()
 		return res
 	}
 	r.cfg.History.Record(p2pnode.HistoryEvent{

@@ -183,6 +183,16 @@ func (ss *session) orderBy(verb string, raw json.RawMessage, who string) (any, e
 		return nil, err
 	}
 	r := ss.r
+	if verb == verbRestart {
+		if err := r.replaceable(ss.ctx, func() (specs []p2pnode.ServiceSpec) {
+			if names, err := r.targets(b.Target); err == nil {
+				specs = r.policy.together(time.Now(), names)
+			}
+			return specs
+		}); err != nil {
+			return nil, err
+		}
+	}
 	w := &waiter{verb: verb, from: map[string]uint64{}, done: make(chan VerbResult, 1)}
 	var missing error
 	if err := r.ask(func() {

@@ -162,6 +162,11 @@ func (ss *session) reload(raw json.RawMessage) (any, error) {
 	if err := validServices(loaded.Services); err != nil {
 		return nil, err
 	}
+	if !b.DryRun {
+		if err := ss.r.replaceable(ss.ctx, func() []p2pnode.ServiceSpec { return ss.r.policy.renewedBy(time.Now(), loaded.Services) }); err != nil {
+			return nil, err
+		}
+	}
 	var res ReloadResult
 	err = ss.r.ask(func() {
 		if b.DryRun {

@@ -149,10 +149,19 @@ func (k limited) outlivesExec() (scope string) {
 }
 
 // What an exec starts is in a scope that this exec holds open, and the one before goes
-// when its last service does.
+// when its last service does. Until it has one it ends nothing that is well.
 func (k limited) asksAgain(before string) {
 	k.t.Helper()
-	k.ok("p2pnode restart calm bomb spins")
+	was, asker := k.up(), k.ok("command -v systemd-run")
+	k.ok("mount --bind /bin/false " + asker)
+	if out, ok := k.in("p2pnode restart calm"); ok || !strings.Contains(out, "systemd gives no scope") {
+		k.t.Errorf("a restart for which systemd gives no scope: %s", out)
+	}
+	if now := k.up(); !maps.Equal(now, was) {
+		k.t.Errorf("without a scope %q, before it %q", now, was)
+	}
+	k.ok("umount " + asker)
+	k.until("systemd is asked again", "p2pnode restart calm bomb spins")
 	if _, now := k.holds(); now == before {
 		k.t.Errorf("a service is started in a scope that another exec asked for: %s", now)
 	}
