@@ -283,7 +283,7 @@ func (c *Client) takeOver(ctx context.Context) error {
 
 // Health is the node process's heartbeat; the first one is its hello.
 func (c *Client) Health(ctx context.Context, h NodeHealth) error {
-	return c.call(ctx, "health", h, nil)
+	return c.call(ctx, verbHealth, h, nil)
 }
 
 // NoteDeath passes on a peer's death notice that the door took in and verified.

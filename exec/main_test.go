@@ -87,7 +87,9 @@ func part(name string, args []string) {
 			c.Recover(context.Background(), p2pnode.RecoverRequest{Op: args[1], Target: args[2], Expected: args[3]})
 		}
 	case "mute-node": // is there and claims nothing
-		mutePart(args[0])
+		mutePart(args[0], time.Hour)
+	case "falls-silent": // as that, and then its connection is all that is left
+		mutePart(args[0], speaksFor)
 	case "confess": // sd_notify: ready, and that it hangs when a file is there
 		confessPart(args[0])
 	case "slow-stop": // on SIGTERM asks for ten seconds and takes one
@@ -467,13 +469,20 @@ func confessPart(sign string) {
 	time.Sleep(time.Hour)
 }
 
-// mutePart says hello each second and does nothing else.
-func mutePart(dir string) {
-	ctx := guardPart(dir)
+// speaksFor is how long a node process speaks that falls silent.
+const speaksFor = nodeSilence + nodeSilence/3
+
+// mutePart says hello each second, for so long, and does nothing else.
+func mutePart(dir string, speaks time.Duration) {
+	ctx, began := guardPart(dir), time.Now()
+	same := NodeHealth{Life: p2pnode.NewLife(1), Links: 1, Orders: 1, PeerID: "self"}
 	for {
 		if c, err := Dial(ctx, dir, RoleNode); err == nil {
-			for c.Health(ctx, NodeHealth{Life: p2pnode.NewLife(1), Links: 1, Orders: 1, PeerID: "self"}) == nil {
+			for c.Health(ctx, same) == nil {
 				time.Sleep(time.Second)
+				if time.Since(began) > speaks {
+					<-c.Done()
+				}
 			}
 			c.Close()
 		}

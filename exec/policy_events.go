@@ -124,6 +124,7 @@ type (
 	// evNode: the node process connected, went or spoke.
 	evNode struct {
 		connected bool
+		at        time.Time // when it spoke, where that was before now; else zero
 		life      p2pnode.Life
 		links     int
 		orders    int

@@ -283,7 +283,11 @@ func (p *policy) nodeSaid(now time.Time, ev evNode) {
 	if s == nil || s.phase != running {
 		return
 	}
-	s.health.beatBy, s.health.granted = now.Add(nodeSilence), false
+	spoke := now
+	if !ev.at.IsZero() {
+		spoke = ev.at
+	}
+	s.health.beatBy, s.health.granted = spoke.Add(nodeSilence), false
 	if s.readyAt.IsZero() {
 		p.ready(now, s)
 	}
@@ -304,6 +308,12 @@ func (p *policy) actAlone(now time.Time) {
 func (p *policy) nodeAnswers() bool {
 	n := p.svcs[p2pnode.SelfNode]
 	return p.node.connected && (n == nil || n.state != p2pnode.StateFrozen && n.state != p2pnode.StateHung)
+}
+
+// nodeWell reports whether all that a node process can do by speaking again is to live on.
+func (p *policy) nodeWell() bool {
+	n := p.svcs[p2pnode.SelfNode]
+	return p.node.connected && n != nil && n.phase == running && n.state == p2pnode.StateUp && n.failure == nil
 }
 
 // nodeEnded forgets the life that ended, after telling the door about it.

@@ -1,8 +1,11 @@
 package exec
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -372,5 +375,30 @@ func TestRestartByAPersonLeavesTheNewCopyAlone(t *testing.T) {
 		if s := h.status("web"); s.PID != now.PID || s.Restarts != before.Restarts+1 || s.State != p2pnode.StateUp {
 			t.Fatalf("after a restart of pid %d: %+v, then %+v", before.PID, now, s)
 		}
+	}
+}
+
+// A start that is given up while the life before ends, by a stop or a shutdown, does not
+// say of that life that the kernel holds it.
+func TestAStartThatIsGivenUpBlamesNobody(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	st, err := readStat(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, ok := watchPID(cmd.Process.Pid, st.ticks)
+	if !ok {
+		t.Fatal("cannot watch it")
+	}
+	defer old.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = (&runner{}).endOld(ctx, startJob{old: old})
+	if cannot, ok := errors.AsType[*cannotRun](err); !ok || cannot.kind != startBroken {
+		t.Errorf("%v", err)
 	}
 }

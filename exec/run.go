@@ -66,6 +66,7 @@ type runner struct {
 	challenges challenges // for managers' orders
 	reads      reads
 	nodeConn   *session // the connection on which the node process says hello
+	beats      heartbeats
 
 	doorRefused map[string]uint64 // as the door last told; replaced as a whole
 	adopted     chan struct{}     // closed when it is known what lived on
@@ -396,15 +397,16 @@ func (r *runner) ask(f func()) error {
 
 func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 	stop := ctx.Done()
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+	alarm, err := newAlarm()
+	if err != nil {
+		return fmt.Errorf("cannot keep time: %w", err)
+	}
+	defer alarm.close()
 	poll := time.NewTicker(adoptedPoll)
 	defer poll.Stop()
 	for !r.over && r.leaving == nil {
 		want := r.policy.next()
-		if !want.IsZero() {
-			timer.Reset(max(time.Until(want), 0))
-		}
+		alarm.set(want)
 		var adopted <-chan time.Time // a ticker that nobody waits for costs nothing
 		if r.watchesAdopted() {
 			adopted = poll.C
@@ -412,10 +414,10 @@ func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 		select {
 		case f := <-r.in:
 			f()
-		case <-timer.C:
+		case <-alarm.rings:
+			alarm.rang()
 			late := time.Duration(0)
 			if !want.IsZero() {
-				// By the clock: what the channel gives is when the timer should have fired.
 				late = max(time.Since(want), 0)
 			}
 			r.step(evTick{late: late})
@@ -439,10 +441,18 @@ func (r *runner) loop(ctx context.Context, children <-chan os.Signal) error {
 
 // step lets the policy decide and carries out what it says.
 func (r *runner) step(ev event) {
+	if beat, ok := r.beats.tell(); ok {
+		r.decide(beat)
+	}
+	r.decide(ev)
+	r.beats.nodeIs(r.policy.nodeWell())
+	r.wakeWaiters()
+}
+
+func (r *runner) decide(ev event) {
 	for _, eff := range r.policy.step(time.Now(), ev) {
 		r.apply(eff)
 	}
-	r.wakeWaiters()
 }
 
 // shutDown ends everything in order. The init is told how long that may take: one that

@@ -148,6 +148,10 @@ func (s *server) serve(ctx context.Context, c *frameConn) {
 			stream(ss, m)
 			return
 		}
+		if m.Verb == verbHealth { // they must stay in order, and a goroutine for each would wake a thread
+			ss.answer(m)
+			continue
+		}
 		ss.open <- struct{}{}
 		ss.wg.Go(func() {
 			defer func() { <-ss.open }()

@@ -177,6 +177,9 @@ func (r *runner) endOld(ctx context.Context, job startJob) (session being, err e
 		job.id.killTree(job.old)
 	}
 	if !waitDead(ctx, job.old, killPatience) {
+		if ctx.Err() != nil {
+			return session, &cannotRun{startBroken, "given up before process " + strconv.Itoa(session.pid) + " had ended"}
+		}
 		return session, &cannotRun{startUnkillable, "process " + strconv.Itoa(session.pid) + " does not die of SIGKILL"}
 	}
 	// The next run's log begins with the start: the last words are taken first.

@@ -27,7 +27,7 @@ var verbs = map[string]func(*session, json.RawMessage) (any, error){
 	"upgrade":     (*session).upgrade,
 	"challenge":   (*session).challenge,
 	"signed":      (*session).signed,
-	"health":      (*session).health,
+	verbHealth:    (*session).health,
 	"death":       (*session).death,
 	"refused":     (*session).refused,
 }
@@ -218,6 +218,8 @@ const (
 	takeOverLook  = 20 * time.Millisecond // and between its looks at the lock
 )
 
+const verbHealth = "health"
+
 // health is the node process's heartbeat.
 func (ss *session) health(raw json.RawMessage) (any, error) {
 	if err := ss.only(RoleNode); err != nil {
@@ -227,10 +229,14 @@ func (ss *session) health(raw json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ss.r.beats.again(ss, h) {
+		return nil, nil
+	}
 	return nil, ss.r.ask(func() {
 		ss.r.nodeID, ss.r.nodeConn = h.PeerID, ss
 		ss.r.rememberLife(h.Life)
-		ss.r.step(evNode{connected: true, life: h.Life, links: h.Links, orders: h.Orders})
+		ss.r.beats.told(ss, h)
+		ss.r.step(h.event(time.Time{}))
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"p2pnode"
+	"p2pnode/exec/rawio"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,7 +120,7 @@ func (c *frameConn) fill(n int) error {
 	for len(c.buf) < n {
 		chunk := make([]byte, 16<<10)
 		oob := make([]byte, unix.CmsgSpace(4*maxFrameFDs))
-		got, oobn, _, _, err := c.conn.ReadMsgUnix(chunk, oob)
+		got, oobn, err := rawio.Recvmsg(c.conn, chunk, oob)
 		if oobn > 0 {
 			c.keepFDs(oob[:oobn])
 		}
@@ -178,7 +179,7 @@ func (c *frameConn) write(m message, files ...*os.File) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, _, err := c.conn.WriteMsgUnix(raw, rights, nil)
+	n, err := rawio.Sendmsg(c.conn, raw, rights)
 	for err == nil && n < len(raw) {
 		raw = raw[n:]
 		n, err = c.conn.Write(raw)
