@@ -42,6 +42,8 @@ type ServiceSpec struct {
 	Checks      *Checks       `json:"checks,omitempty"`   // instead of Check: each for itself
 	Log         LogMode       `json:"log,omitempty"`      // where its output goes
 	LogFile     string        `json:"log_file,omitempty"` // where the program logs by itself, or with LogFile its output goes
+	LogSize     int64         `json:"log_size,omitempty"` // bytes of a file of its output when it is rotated; 0: exec/logs.DefaultSize
+	LogKeep     int           `json:"log_keep,omitempty"` // rotated files that are kept; 0: exec/logs.DefaultKeep
 }
 
 // LogMode is where the output of a service goes; "" is LogCapture.

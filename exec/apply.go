@@ -21,6 +21,7 @@ func (r *runner) apply(eff effect) {
 		if err := r.equip(e.spec); err != nil {
 			r.degraded.set(e.spec.Name, err)
 		}
+		r.retain(e.spec)
 	case effStart:
 		r.applyStart(e)
 	case effSignal:
@@ -62,6 +63,9 @@ func (r *runner) apply(eff effect) {
 		r.applyForget(e.name)
 	case effReloaded:
 		r.reloads[e.id] = e.result
+		for _, name := range slices.Concat(e.result.Updated, e.result.Changed) {
+			r.retain(r.policy.svcs[name].spec)
+		}
 	case effDone:
 		r.over = true
 	}
@@ -74,6 +78,7 @@ func (r *runner) applyStart(e effStart) {
 	}
 	k.spec = r.policy.svcs[e.name].spec
 	r.degraded.set(e.name, r.attend(k)) // a reload may have changed it
+	r.retain(k.spec)
 	job := startJob{eff: e, spec: k.spec, id: k.id, old: k.proc, left: k.left, untold: k.untold, log: k.log, last: k.last, cleaned: k.cleaned}
 	if k.notify != nil {
 		job.notify = k.notify.Path()

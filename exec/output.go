@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +15,8 @@ import (
 
 	"p2pnode"
 	"p2pnode/exec/disk"
+	"p2pnode/exec/logs"
 )
-
-// maxOutput is the size at which an output file of ours makes room at a start: it is
-// kept once, as .1.
-const maxOutput = 8 << 20
 
 // outputOf is the file that a service writes by itself: what it says, or with log: file
 // and nothing said one in dir; "" if none.
@@ -30,25 +28,26 @@ func outputOf(spec p2pnode.ServiceSpec, dir string) string {
 }
 
 // openOutput opens the file that a service's output goes to, at its end. One of ours is
-// in our own folder. Another is opened as the service's user: what he may not write, and
-// what a link of his leads to, the service may not write through us either.
-func openOutput(path string, l launch, ours bool) (fd int, err error) {
-	if !ours {
+// in our own folder, and makes room where it has grown to its size. Another is opened as
+// the service's user: what he may not write, and what a link of his leads to, the service
+// may not write through us either.
+func openOutput(spec p2pnode.ServiceSpec, path string, l launch) (fd int, err error) {
+	if spec.LogFile != "" {
 		err = l.asItsUser(func() error {
 			fd, err = appendTo(path)
 			return err
 		})
 		return fd, err
 	}
-	if info, err := os.Lstat(path); err == nil && info.Size() >= maxOutput {
-		os.Rename(path, path+".1")
+	if info, err := os.Lstat(path); err == nil && info.Size() >= cmp.Or(spec.LogSize, logs.DefaultSize) {
+		logs.Rotate(path, cmp.Or(spec.LogKeep, logs.DefaultKeep))
 	}
 	return appendTo(path)
 }
 
 // openOutputUnless is openOutput that ctx ends, though the kernel may go on with it.
-func openOutputUnless(ctx context.Context, path string, l launch, ours bool) (int, error) {
-	fd, err := disk.Unless(ctx, func() (int, error) { return openOutput(path, l, ours) }, func(fd int) { unix.Close(fd) })
+func openOutputUnless(ctx context.Context, spec p2pnode.ServiceSpec, path string, l launch) (int, error) {
+	fd, err := disk.Unless(ctx, func() (int, error) { return openOutput(spec, path, l) }, func(fd int) { unix.Close(fd) })
 	if over := context.Cause(ctx); over != nil && errors.Is(err, over) {
 		return -1, fmt.Errorf("%s: given up while it was opened: %w", path, over)
 	}

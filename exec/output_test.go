@@ -20,7 +20,7 @@ import (
 // complete with exec dead, its end is in the excerpt and in the log, and it makes room at
 // a start.
 func TestOutputGoesToAFile(t *testing.T) {
-	spec := p2pnode.ServiceSpec{Name: "web", Log: p2pnode.LogFile, Command: []string{"/bin/sh", "-c", "echo one; while :; do echo more; sleep 0.02; done"}}
+	spec := p2pnode.ServiceSpec{Name: "web", Log: p2pnode.LogFile, LogSize: 1 << 20, LogKeep: 2, Command: []string{"/bin/sh", "-c", "echo one; while :; do echo more; sleep 0.02; done"}}
 	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{spec}, Door: true})
 	path := filepath.Join(logDir(h.dir), "web.out")
 	was := h.await("web", p2pnode.StateUp)
@@ -44,16 +44,22 @@ func TestOutputGoesToAFile(t *testing.T) {
 	if e := acted(); e.Excerpt == nil || !slices.Contains(e.Excerpt.Lines, "more") {
 		t.Errorf("its last words are not in the excerpt: %+v", e.Excerpt)
 	}
-	if err := os.Truncate(path, maxOutput); err != nil {
-		t.Fatal(err)
+	for n := range 3 {
+		now := h.await("web", p2pnode.StateUp)
+		if err := os.Truncate(path, spec.LogSize+int64(n)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(freeLife)
+		kill9(t, now.PID)
+		h.awaitNew("web", now.PID)
 	}
-	now := h.await("web", p2pnode.StateUp)
-	time.Sleep(freeLife)
-	kill9(t, now.PID)
-	h.awaitNew("web", now.PID)
-	old, err := os.Stat(path + ".1")
-	if fresh, errNow := os.Stat(path); err != nil || errNow != nil || old.Size() < maxOutput || fresh.Size() >= maxOutput {
-		t.Errorf("it made no room: %v %v, %v %v", old, err, fresh, errNow)
+	for name, want := range map[string]int64{"": 0, ".1": spec.LogSize + 2, ".2": spec.LogSize + 1} {
+		if info, err := os.Stat(path + name); err != nil || info.Size() < want || info.Size() > want+10000 {
+			t.Errorf("it made no room as it should: %s has %v, %v", path+name, info, err)
+		}
+	}
+	if _, err := os.Stat(path + ".3"); err == nil {
+		t.Error("more is kept than is said")
 	}
 }
 
@@ -82,17 +88,18 @@ func TestOutputIsTheUsersOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := launch{as: &credentials{UID: nobody, GID: nobody, Groups: []uint32{4711}}}
+	its := p2pnode.ServiceSpec{LogFile: "not ours"}
 	link := filepath.Join(his, "link")
 	if err := os.Symlink(secret, link); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{link, secret} {
-		if fd, err := openOutput(path, l, false); err == nil {
+		if fd, err := openOutput(its, path, l); err == nil {
 			t.Errorf("%s was opened for a stranger: %d", path, fd)
 		}
 	}
 	own := filepath.Join(his, "own.log")
-	fd, err := openOutput(own, l, false)
+	fd, err := openOutput(its, own, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,10 +115,10 @@ func TestOutputIsTheUsersOwn(t *testing.T) {
 		}
 		return path
 	}
-	if fd, err := openOutput(ofGroup("roots", os.Getgid()), l, false); err == nil {
+	if fd, err := openOutput(its, ofGroup("roots", os.Getgid()), l); err == nil {
 		t.Errorf("a file of exec's own group was opened for a stranger: %d", fd)
 	}
-	if fd, err = openOutput(ofGroup("groups", 4711), l, false); err != nil {
+	if fd, err = openOutput(its, ofGroup("groups", 4711), l); err != nil {
 		t.Errorf("a file of a group of his: %v", err)
 	} else {
 		unix.Close(fd)
@@ -133,7 +140,7 @@ func TestOutputIsTheUsersOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if _, err := openOutput(fifo, launch{}, false); err == nil {
+	if _, err := openOutput(its, fifo, launch{}); err == nil {
 		t.Error("a FIFO was taken for a file")
 	}
 }

@@ -326,8 +326,17 @@ func (r *runner) open(now time.Time, spec p2pnode.ServiceSpec) error {
 	if err := r.equip(spec); err != nil {
 		return err
 	}
+	r.retain(spec)
 	r.policy.add(now, spec)
 	return nil
+}
+
+// retain says how much of a service's output is kept. With log: file that is said of the
+// file at each start (output.go), and what was read before stays.
+func (r *runner) retain(spec p2pnode.ServiceSpec) {
+	if k := r.kids[spec.Name]; k != nil && spec.Log != p2pnode.LogFile {
+		k.log.Retain(spec.LogSize, spec.LogKeep)
+	}
 }
 
 func (r *runner) equip(spec p2pnode.ServiceSpec) error {

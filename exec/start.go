@@ -288,7 +288,7 @@ func (r *runner) fork(ctx context.Context, job startJob, l launch, lock *os.File
 	// O_RDWR: the FIFO always has a reader, so exec's death never kills the writer;
 	// opened here, apart from exec's own end, so that blocking mode is its own.
 	if job.spec.Log == p2pnode.LogFile {
-		l.stdout, err = openOutputUnless(ctx, outputOf(job.spec, r.cfg.Dir), l, job.spec.LogFile == "")
+		l.stdout, err = openOutputUnless(ctx, job.spec, outputOf(job.spec, r.cfg.Dir), l)
 	} else {
 		l.stdout, err = unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}

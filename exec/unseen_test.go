@@ -159,7 +159,7 @@ func trimmed(lines []string) (out []string) {
 
 func (h *host) log(name string) (out []string) {
 	h.t.Helper()
-	lines, err := h.c.Logs(h.t.Context(), LogQuery{Services: []string{name}, Lines: 1000})
+	lines, err := h.c.Logs(h.t.Context(), LogQuery{Services: []string{name}, Lines: 100000})
 	if err != nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -171,8 +172,14 @@ func (b *bundle) state(dir string) (argv []string) {
 	return argv
 }
 
+// earlierLog are the rotated files of a log but the newest.
+var earlierLog = regexp.MustCompile(`\.(log|out)\.([2-9]|[0-9]{2,})$`)
+
+// logs adds the ends of logs: of those that are written to and of the ones before. What
+// was rotated earlier is in the list of files.
 func (b *bundle) logs(dir string) {
 	paths, _ := filepath.Glob(filepath.Join(dir, "logs", "*"))
+	paths = slices.DeleteFunc(paths, func(path string) bool { return earlierLog.MatchString(path) })
 	for i, path := range paths {
 		if i == maxLogs {
 			b.lack("logs", fmt.Errorf("%d more", len(paths)-maxLogs))

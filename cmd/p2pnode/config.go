@@ -64,8 +64,8 @@ func (a *app) configCheck(file *string) *cobra.Command {
 }
 
 // warnings are what the file says and will not have: limits that this host, whose root
-// folder is host, cannot hold, while another one may; and a time to stop that a shutdown
-// does not leave.
+// folder is host, cannot hold, while another one may; a time to stop that a shutdown does
+// not leave; and logs that may be larger than their disk.
 func (o *options) warnings(host string) (out []string) {
 	for _, s := range o.Services {
 		for _, key := range exec.Unheld(host, s) {
@@ -74,6 +74,9 @@ func (o *options) warnings(host string) (out []string) {
 		if s.StopTimeout > p2pnode.DefaultStopTimeout && s.StopTimeout > o.ShutdownTimeout {
 			out = append(out, fmt.Sprintf("service %s: stop: timeout: it is %s, and shutdown_timeout, which is for all together when p2pnode or the host ends, %s", s.Name, s.StopTimeout, o.ShutdownTimeout))
 		}
+	}
+	if dir, err := dataDir(o.Data); err == nil {
+		out = append(out, tooMuchLog(o.Services, dir)...)
 	}
 	return out
 }
@@ -215,6 +218,7 @@ services:
     # stop: {signal: TERM, timeout: 10s}
     # log_file: /var/log/web.log                      # where the program logs by itself
     # log: file                                       # its output goes there too, or to logs/web.out (default: capture)
+    # log: {size: 8M, keep: 1}                        # rotated at this size, and so many rotated files are kept
 `
 
 func (a *app) configInit(file *string) *cobra.Command {

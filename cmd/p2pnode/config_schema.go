@@ -5,6 +5,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"p2pnode"
+	"p2pnode/exec/logs"
 )
 
 // The schema is for editors, which complete and check keys with it; what a daemon
@@ -147,7 +148,7 @@ func serviceSchema() schema {
 		"watchdog":       span("it says sd_notify WATCHDOG=1 at least this often"),
 		"stop_grace":     span("a SIGSTOP that lasts longer is a failure (5s)"),
 		"stop":           object("how it is asked to end", schema{"signal": choice("first this signal", stopSignals...), "timeout": span("then it is killed (10s)")}),
-		"log":            choice("where its output goes: read, bounded and rotated by p2pnode (the default), or straight to log_file", "capture", "file"),
+		"log":            logSchema(),
 		"log_file":       typed("string", "where the program logs by itself, besides stdout and stderr; with log: file where its output goes (default logs/SVC.out in the data folder)"),
 		"check":          checkSchema(),
 		"checks":         checksSchema(),
@@ -155,6 +156,17 @@ func serviceSchema() schema {
 	out["oneOf"] = []schema{{"required": []string{"command"}}, {"required": []string{"shell"}}}
 	out["not"] = schema{"required": []string{"check", "checks"}}
 	return out
+}
+
+// logSchema is where output goes, alone or with how much of it is kept.
+func logSchema() schema {
+	to := func(about string) schema { return choice(about, "capture", "file") }
+	about := "where its output goes: read, bounded and rotated by p2pnode (capture, the default), or straight to log_file (file)"
+	return schema{"anyOf": []schema{to(about), object("that, and how much of it is kept", schema{
+		"to":   to(about),
+		"size": schema{"type": []string{"integer", "string"}, "pattern": `^[0-9.]+([KMGTkmgt]i?[Bb]?)?$`, "description": "bytes of a file when it is rotated, 1M to 64G (8M)"},
+		"keep": number("rotated files that are kept; .1 is the newest (1)", logs.MinKeep, logs.MaxKeep),
+	})}, "description": "where its output goes, and how much of it is kept"}
 }
 
 // checkSchema is the check that asks for all at once.

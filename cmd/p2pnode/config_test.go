@@ -176,6 +176,16 @@ func TestBadConfig(t *testing.T) {
 		{"services:\n  a: {shell: x, limits: {cpu: 0.005}}\n", `cpu is "0.005": the kernel knows no quota below 1 ms, which is 0.01 cores`},
 		{"services:\n  a: {shell: x, limits: {cpu: 0}}\n", `cpu is "0", should be cores like 0.5, 0.01 or more, or unlimited`},
 		{"services:\n  a: {shell: x, limits: {memry: 1G}}\n", `did you mean "memory"`},
+		{"services:\n  a: {shell: x, log: fil}\n", `did you mean "file"?`},
+		{"services:\n  a: {shell: x, log: [file]}\n", "should be one of capture, file"},
+		{"services:\n  a: {shell: x, log: {sise: 1M}}\n", `unknown key "sise" in service a: log, did you mean "size"?`},
+		{"services:\n  a: {shell: x, log: {to: fil}}\n", `service a: log: to is "fil", should be one of capture, file (did you mean "file"?)`},
+		{"services:\n  a: {shell: x, log: {size: much}}\n", `service a: log: size is "much", should be bytes like 512M or 2G`},
+		{"services:\n  a: {shell: x, log: {size: 64K}}\n", `service a: log: size is "64K", should be 1 MiB or more: that much may come at once`},
+		{"services:\n  a: {shell: x, log: {size: unlimited}}\n", `size is "unlimited", should be 64 GiB or less, since a log must not fill its disk: keep: says how many files of it there may be`},
+		{"services:\n  a: {shell: x, log: {keep: 0}}\n", "service a: log: keep is 0, should be 1 or more: what was printed just before a file was full is in the one before"},
+		{"services:\n  a: {shell: x, log: {keep: 101}}\n", `log: keep is "101", should be a number from 1 to 100`},
+		{"services:\n  a: {shell: x, log: {to: file, keep: 2}, log_file: /var/log/a}\n", "log: size and keep are for files that p2pnode rotates, and /var/log/a is not one: rotate it yourself, or leave log_file out"},
 		{"services:\n  a: {shell: x, umask: 89}\n", "should be octal like 022"},
 		{"services:\n  a: {shell: x, nice: 20}\n", "a number from -20 to 19"},
 		{"services:\n  a: {shell: x, oom_score: -1001}\n", "a number from -1000 to 1000"},
@@ -274,6 +284,11 @@ func TestSchemaSaysWhatTheReaderTakes(t *testing.T) {
 				walk(at+key+".", sub)
 			}
 		}
+		if some, ok := s["anyOf"].([]schema); ok {
+			for _, sub := range some {
+				walk(at, sub)
+			}
+		}
 		if sub, ok := s["items"].(schema); ok {
 			walk(strings.TrimSuffix(at, ".")+"[].", sub)
 		}
@@ -305,7 +320,7 @@ func TestSchemaSaysWhatTheReaderTakes(t *testing.T) {
 	}
 	// The other way: where no key is near the reader lists those it knows.
 	for where, text := range map[string]string{
-		"": "Q", "notify[].": "{notify: [Q]}", "grace.": "{grace: Q}", "services.X.": "{services: {X: Q}}", "services.X.limits.": "{services: {X: {limits: Q}}}", "services.X.stop.": "{services: {X: {stop: Q}}}", "services.X.check.": "{services: {X: {check: Q}}}", "services.X.checks.": "{services: {X: {checks: Q}}}",
+		"": "Q", "notify[].": "{notify: [Q]}", "grace.": "{grace: Q}", "services.X.": "{services: {X: Q}}", "services.X.limits.": "{services: {X: {limits: Q}}}", "services.X.stop.": "{services: {X: {stop: Q}}}", "services.X.log.": "{services: {X: {log: Q}}}", "services.X.check.": "{services: {X: {check: Q}}}", "services.X.checks.": "{services: {X: {checks: Q}}}",
 	} {
 		_, err := resolve(t, strings.ReplaceAll(text, "Q", "{qqqqqqqqqqqqqq: 1}"))
 		_, list, _ := strings.Cut(err.Error(), "known are ")

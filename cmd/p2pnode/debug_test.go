@@ -61,6 +61,8 @@ func TestDebugBundleOfADeadHost(t *testing.T) {
 		dir + "/logs/web.log":                      strings.Repeat("old line HUNTER2OLD\n", 10000) + "password=HUNTER2LOG\nthe last line\n",
 		dir + "/audit.log":                         `{"verb":"stop"}` + "\n",
 		filepath.Join(dir, "logs", "db.log.1"):     "",
+		filepath.Join(dir, "logs", "db.log.2"):     "rotated earlier",
+		filepath.Join(dir, "logs", "web.2.log"):    "of a replica",
 		filepath.Join(dir, "store.db.damaged-now"): "HUNTER2STORE",
 	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -91,7 +93,7 @@ func TestDebugBundleOfADeadHost(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"about.json": `"data": "` + dir, "state/exec/desired.json": `"web":true`, "state/exec/services/web.json": `"pid":4194000`, "state/audit.log": "stop", "state/files.txt": "/node.key",
-		"config/config.json": `"TOKEN": "[masked]"`, "logs/web.log": "the last line", "logs/db.log.1": "", "proc/meminfo": "MemTotal", "proc/disk.txt": "inodes", "state/started.txt": "--config " + config,
+		"config/config.json": `"TOKEN": "[masked]"`, "logs/web.log": "the last line", "logs/db.log.1": "", "logs/web.2.log": "of a replica", "proc/meminfo": "MemTotal", "proc/disk.txt": "inodes", "state/started.txt": "--config " + config,
 		"proc/" + itoa(os.Getpid()) + "/status": "Threads:",
 	} {
 		if text, ok := got[name]; !ok || !strings.Contains(text, want) {
@@ -100,6 +102,9 @@ func TestDebugBundleOfADeadHost(t *testing.T) {
 	}
 	if len(got["logs/web.log"]) > maxTail || !strings.HasPrefix(got["logs/web.log"], "old line") {
 		t.Errorf("%d bytes of a log, from %.20q", len(got["logs/web.log"]), got["logs/web.log"])
+	}
+	if _, ok := got["logs/db.log.2"]; ok || !strings.Contains(got["state/files.txt"], "/logs/db.log.2") {
+		t.Error("an earlier log is in it, or not told of")
 	}
 	lacks := strings.Join(doc.Lacks, "\n")
 	for _, want := range []string{"live/exec: no p2pnode answers", "live/node: ", "proc/4194000: it is dead"} {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"p2pnode/exec/logs"
 )
 
 // setting is one KEY=VALUE of an INI file or a unit.
@@ -173,7 +175,7 @@ func (m *imported) ofAll(all []setting) (out []setting) {
 // keptBySupervisor are keys whose work p2pnode does by itself, or that mean
 // nothing here.
 var keptBySupervisor = map[string]bool{
-	"process_name": true, "stdout_logfile_maxbytes": true, "stdout_logfile_backups": true, "stderr_logfile_maxbytes": true, "stderr_logfile_backups": true,
+	"process_name": true, "stderr_logfile_maxbytes": true, "stderr_logfile_backups": true,
 	"stopasgroup": true, "killasgroup": true, "stdout_capture_maxbytes": true, "stderr_capture_maxbytes": true,
 }
 
@@ -185,6 +187,8 @@ func (m *imported) program(line int, name string, ofAll, own []setting) error {
 	}
 	settings := slices.Concat(ofAll, own)
 	many := values["numprocs"] != "" && values["numprocs"] != "1"
+	out := values["stdout_logfile"]
+	toFile := !strings.HasPrefix(out, "/dev/") && !strings.EqualFold(out, "NONE") // else what is said of it means nothing
 	expand := func(k setting) string { return m.expand(k, name, many) }
 	s.set("restart", "on-failure") // autorestart=unexpected is the default there
 	var env []entry
@@ -241,6 +245,14 @@ func (m *imported) program(line int, name string, ofAll, own []setting) error {
 		case "stdout_logfile", "stderr_logfile":
 			if value != "" && !strings.EqualFold(value, "AUTO") {
 				m.note(k.line, "%s=%s is left out: p2pnode keeps the output, see p2pnode logs %s", k.key, value, s.name)
+			}
+		case "stdout_logfile_maxbytes":
+			if toFile {
+				m.logSize(s, k.line, value)
+			}
+		case "stdout_logfile_backups":
+			if toFile {
+				m.logKeep(s, k.line, value)
 			}
 		case "redirect_stderr":
 			if isFalse(value) {
@@ -345,7 +357,7 @@ func (m *imported) stopSignal(s *importedService, line int, value string) {
 		m.note(line, "the stop signal %s is left out: p2pnode sends one of %s", value, strings.Join(stopSignals, ", "))
 		return
 	}
-	s.setStop("signal: " + name)
+	s.setPart("stop", "signal: "+name)
 }
 
 func (m *imported) stopTimeout(s *importedService, line int, value string) {
@@ -354,15 +366,52 @@ func (m *imported) stopTimeout(s *importedService, line int, value string) {
 		m.note(line, "the stop timeout %s is left out", value)
 		return
 	}
-	s.setStop("timeout: " + d.String())
+	s.setPart("stop", "timeout: "+d.String())
 }
 
-func (s *importedService) setStop(part string) {
+var byteSize = regexp.MustCompile(`^(?i)([0-9]+)(KB|MB|GB)?$`)
+
+// logSize and logKeep fill in log: {size, keep}.
+func (m *imported) logSize(s *importedService, line int, value string) {
+	at := byteSize.FindStringSubmatch(value)
+	if at == nil {
+		m.note(line, "stdout_logfile_maxbytes=%s is left out", value)
+		return
+	}
+	n, err := strconv.ParseUint(at[1], 10, 63)
+	unit := strings.TrimSuffix(strings.ToUpper(at[2]), "B")
+	bytes := float64(n) * sizes[unit]
+	switch {
+	case n == 0 || err != nil || bytes > logs.MaxSize: // 0 is no bound to supervisord
+		m.note(line, "stdout_logfile_maxbytes=%s is left out: p2pnode bounds what it keeps, say log: {size, keep}", value)
+	case bytes < logs.MinSize:
+		m.note(line, "stdout_logfile_maxbytes=%s: the least is 1M", value)
+		s.setPart("log", "size: 1M")
+	default:
+		s.setPart("log", "size: "+at[1]+unit)
+	}
+}
+
+func (m *imported) logKeep(s *importedService, line int, value string) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 0 {
+		m.note(line, "stdout_logfile_backups=%s is left out", value)
+		return
+	}
+	keep := min(max(n, logs.MinKeep), logs.MaxKeep)
+	if keep != n {
+		m.note(line, "stdout_logfile_backups=%s: p2pnode keeps from %d to %d", value, logs.MinKeep, logs.MaxKeep)
+	}
+	s.setPart("log", "keep: "+strconv.Itoa(keep))
+}
+
+// setPart adds to a mapping in braces, stop: {signal, timeout} for one.
+func (s *importedService) setPart(key, part string) {
 	for i := range s.keys {
-		if s.keys[i].key == "stop" {
+		if s.keys[i].key == key {
 			s.keys[i].value = strings.TrimSuffix(s.keys[i].value, "}") + ", " + part + "}"
 			return
 		}
 	}
-	s.set("stop", "{"+part+"}")
+	s.set(key, "{"+part+"}")
 }

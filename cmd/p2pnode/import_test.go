@@ -169,6 +169,42 @@ x@.service is a template: %i is not known here
 16: redirect_stderr=false: both streams are in one log, in their order
 17: stdout_syslog is left out: p2pnode sends nothing to syslog, see p2pnode logs web
 `},
+		{"how much of the output is kept", "all.conf", "[program:a]\ncommand=a\nstdout_logfile=/var/log/a\nstdout_logfile_maxbytes=50MB\nstdout_logfile_backups=10\nstderr_logfile_maxbytes=1MB\n[program:b]\ncommand=b\nstdout_logfile=/dev/stdout\nstdout_logfile_maxbytes=0\nstdout_logfile_backups=0\n[program:c]\ncommand=c\nstdout_logfile_maxbytes=100kb\nstdout_logfile_backups=0\n[program:d]\ncommand=d\nstdout_logfile_maxbytes=0\n[program:e]\ncommand=e\nstdout_logfile_maxbytes=1073741824\nstdout_logfile_backups=200\n[program:f]\ncommand=f\nstdout_logfile_maxbytes=5 MB\nstdout_logfile_backups=few\n[program:g]\ncommand=g\nstdout_logfile_maxbytes=1TB\n", `
+  a:
+    restart: on-failure
+    command: [a]
+    log: {size: 50M, keep: 10}
+  b:
+    restart: on-failure
+    command: [b]
+  c:
+    restart: on-failure
+    command: [c]
+    log: {size: 1M, keep: 1}
+  d:
+    restart: on-failure
+    command: [d]
+  e:
+    restart: on-failure
+    command: [e]
+    log: {size: 1073741824, keep: 100}
+  f:
+    restart: on-failure
+    command: [f]
+  g:
+    restart: on-failure
+    command: [g]
+`, `
+3: stdout_logfile=/var/log/a is left out: p2pnode keeps the output, see p2pnode logs a
+9: stdout_logfile=/dev/stdout is left out: p2pnode keeps the output, see p2pnode logs b
+14: stdout_logfile_maxbytes=100kb: the least is 1M
+15: stdout_logfile_backups=0: p2pnode keeps from 1 to 100
+18: stdout_logfile_maxbytes=0 is left out: p2pnode bounds what it keeps, say log: {size, keep}
+22: stdout_logfile_backups=200: p2pnode keeps from 1 to 100
+25: stdout_logfile_maxbytes=5 MB is left out
+26: stdout_logfile_backups=few is left out
+29: stdout_logfile_maxbytes=1TB is left out
+`},
 		{"where a unit's output goes, and its limits", "out.service", "[Unit]\nStartLimitBurst=5\n[Service]\nExecStart=/bin/out\nStandardOutput=file:/var/log/out\nStandardError=append:/var/log/out\nSendSIGKILL=no\n[Install]\nWantedBy=multi-user.target web.service\n", `
   out:
     command: [/bin/out]

@@ -168,13 +168,17 @@ func (a *app) logs(ctx context.Context, from []logSource, show shownLog) error {
 	}
 	// The past is shown in the order in which it was written, whoever wrote it.
 	past, notes := []logLine{}, []logLine{}
+	room := 0 // how many lines there may be until those are dropped that are not shown
 	for _, source := range from {
 		err := source(ctx, func(l logLine) error {
 			switch {
 			case l.Note:
 				notes = append(notes, l)
 			case l.Node != "" || show.grep.MatchString(l.Text): // there it was looked for already
-				past = append(past, l)
+				if past = append(past, l); show.newest > 0 && len(past) > room {
+					past = newestOf(past, show.newest)
+					room = 2*len(past) + 1000
+				}
 			}
 			return nil
 		})

@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"p2pnode"
@@ -42,6 +43,59 @@ services:
 	}
 	if one.Umask != nil || one.OOM != nil || one.Limits.Core != nil {
 		t.Errorf("what is not said is set: %+v", one)
+	}
+}
+
+// Every way to say where output goes, and how much of it is kept.
+func TestLogKey(t *testing.T) {
+	type kept struct {
+		to   p2pnode.LogMode
+		size int64
+		keep int
+	}
+	for text, want := range map[string]kept{
+		"":                                     {},
+		", log:":                               {},
+		", log: capture":                       {to: p2pnode.LogCapture},
+		", log: file":                          {to: p2pnode.LogFile},
+		", log: {}":                            {},
+		", log: {to: capture}":                 {to: p2pnode.LogCapture},
+		", log: {to: file}":                    {to: p2pnode.LogFile},
+		", log: {to: file}, log_file: /x":      {to: p2pnode.LogFile},
+		", log: {size: 64MiB, keep: 5}":        {size: 64 << 20, keep: 5},
+		", log: {size: 1G}, log_file: /x":      {size: 1 << 30},
+		", log: {keep: 100}":                   {keep: 100},
+		", log: {size: 1048576}":               {size: 1 << 20},
+		", log: {to: file, size: 9M, keep: 3}": {p2pnode.LogFile, 9 << 20, 3},
+	} {
+		o, err := resolve(t, "services: {web: {shell: x"+text+"}}")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if s := o.Services[0]; (kept{s.Log, s.LogSize, s.LogKeep}) != want {
+			t.Errorf("%s: %+v", text, s)
+		}
+	}
+}
+
+// What logs may take is held against the disk that they are on, or are to be on.
+func TestLogsThatAreLargerThanTheirDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	web := p2pnode.ServiceSpec{Name: "web"}
+	if got := tooMuchLog([]p2pnode.ServiceSpec{web}, dir); got != nil {
+		t.Errorf("of 16 MiB: %v", got)
+	}
+	web.LogSize, web.LogKeep = 64<<30, 100
+	more := web
+	more.Name, more.LogKeep = "db", 99
+	got := tooMuchLog([]p2pnode.ServiceSpec{web, more}, dir)
+	if len(got) != 1 || !strings.Contains(got[0], "may take 12864 GiB, those of web alone 6464 GiB") && !strings.Contains(got[0], "may take 1.286e+04 GiB") {
+		t.Errorf("of 201 files of 64 GiB: %v", got)
+	}
+	web.Log, more.Log = p2pnode.LogFile, p2pnode.LogFile
+	if got := tooMuchLog([]p2pnode.ServiceSpec{web, more}, dir); got != nil {
+		t.Errorf("of what the services write themselves: %v", got)
 	}
 }
 

@@ -51,7 +51,7 @@ func (r *reader) service(key, n *yaml.Node) declared {
 	where := "service " + name
 	d := declared{at: key, spec: defaultSpec(name, r.dir)}
 	s := &d.spec
-	var shell, start, restart, recover, ready, log string
+	var shell, start, restart, recover, ready string
 	r.fields(n, where, map[string]func(*yaml.Node){
 		"command":        r.argv(where+": command", &s.Command),
 		"shell":          r.text(where+": shell", &shell),
@@ -79,7 +79,7 @@ func (r *reader) service(key, n *yaml.Node) declared {
 		"watchdog":       r.duration(where+": watchdog", &s.Watchdog, 10*time.Millisecond),
 		"stop_grace":     r.duration(where+": stop_grace", &s.StopGrace, 0),
 		"stop":           func(n *yaml.Node) { r.stop(n, where, s) },
-		"log":            r.oneOf(where+": log", &log, string(p2pnode.LogCapture), string(p2pnode.LogFile)),
+		"log":            func(n *yaml.Node) { r.log(n, where, s) },
 		"log_file":       r.folder(where+": log_file", &s.LogFile),
 		"check":          func(n *yaml.Node) { s.Check = r.checkOfAll(n, where+": check") },
 		"checks":         func(n *yaml.Node) { s.Checks = r.checks(n, where+": checks") },
@@ -88,9 +88,9 @@ func (r *reader) service(key, n *yaml.Node) declared {
 	set(&s.Restart, restart)
 	set(&s.Recover, recover)
 	set(&s.Ready, ready)
-	set(&s.Log, log)
 	r.command(key, s, shell)
 	r.readiness(key, s)
+	r.retention(key, s)
 	return d
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"time"
 
 	"p2pnode"
 
@@ -40,21 +39,6 @@ func (was taking) same(now taking) bool {
 	return was.Time == now.Time && was.From.At == now.From.At || was.Born != 0 && was.From.At < now.From.At
 }
 
-// born is when f was made, in ns; 0 where the file system does not tell.
-func born(f *os.File) (at int64) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	raw.Control(func(fd uintptr) {
-		var st unix.Statx_t
-		if unix.Statx(int(fd), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) == nil && st.Mask&unix.STATX_BTIME != 0 {
-			at = st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
-		}
-	})
-	return at
-}
-
 func (l *Log) takeFile(path string) {
 	s := snap(path)
 	if s.f == nil {
@@ -65,7 +49,7 @@ func (l *Log) takeFile(path string) {
 	if err != nil || writtenTo(s.f) {
 		return
 	}
-	data := s.end(maxAway)
+	data := s.section(max(0, s.size-maxAway), s.size)
 	if len(data) == 0 {
 		os.Remove(path)
 		return

@@ -48,6 +48,17 @@ func bornAt(t *testing.T, path string) int64 {
 	return born(f)
 }
 
+// knowsBirths skips where a file system does not tell when a file was made.
+func knowsBirths(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "born")
+	put(t, path, "")
+	if m, err := lookAt(path); err != nil || m.Born == 0 {
+		need.Had(t, fmt.Errorf("the file system of %s does not tell when a file was made", dir))
+	}
+	os.Remove(path)
+}
+
 // A take that was cut short by a kill is done again from its beginning: no line is
 // missing and none is there twice.
 func TestATakeThatWasCutShort(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 // Config says where one service's output comes from and goes to.
 type Config struct {
 	RunDir  string    // FIFOs; must be on a local file system
-	LogDir  string    // SVC.log, SVC.log.1, SVC.away
+	LogDir  string    // SVC.log, those before it, SVC.away
 	Service string    // names the files
 	Echo    io.Writer // a copy of the output, for a container's stdout; may be nil
 	Log     zerolog.Logger
@@ -43,16 +43,17 @@ type Log struct {
 	buf    []byte     // the hand's: what it reads
 	past   sync.Mutex // held by whoever reads a FIFO past a disk that hangs
 
-	mu      sync.Mutex // never held while the disk is waited for
-	follows string     // a file that the program writes by itself
-	ring    ring
-	flood   flood
-	fifo    *os.File
-	path    string
-	began   Mark
-	changed chan struct{} // closed and replaced with every new line
-	closed  bool
-	readers sync.WaitGroup
+	mu       sync.Mutex // never held while the disk is waited for
+	follows  string     // a file that the program writes by itself
+	retained bool       // Retain was called
+	ring     ring
+	flood    flood
+	fifo     *os.File
+	path     string
+	began    Mark
+	changed  chan struct{} // closed and replaced with every new line
+	closed   bool
+	readers  sync.WaitGroup
 }
 
 // Open prepares the log of a service; nothing is read before Begin or Adopt.
@@ -73,6 +74,22 @@ func (l *Log) Follow(path string) {
 	l.mu.Lock()
 	l.follows = path
 	l.mu.Unlock()
+}
+
+// Retain says at how many bytes the file is rotated and how many rotated ones are kept; 0
+// is the default. What is more than that goes. Before it is called nothing that is there
+// does, but by a rotation.
+func (l *Log) Retain(size int64, keep int) {
+	size, keep = cmp.Or(size, DefaultSize), cmp.Or(keep, DefaultKeep)
+	l.file.most.Store(size)
+	was := l.file.keep.Swap(int64(keep))
+	l.mu.Lock()
+	first := !l.retained
+	l.retained = true
+	l.mu.Unlock()
+	if first || int64(keep) < was {
+		l.readers.Go(func() { l.hand.Do(func() { trim(l.file.path, int(l.file.keep.Load())) }) })
+	}
 }
 
 func (l *Log) followed() string {

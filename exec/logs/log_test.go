@@ -174,7 +174,7 @@ func TestHugeLineIsCut(t *testing.T) {
 	}
 	for _, name := range []string{"web.log", "web.log.1"} {
 		info, err := os.Stat(filepath.Join(l.cfg.LogDir, name))
-		if err != nil || info.Size() > maxFile+readChunk {
+		if err != nil || info.Size() > DefaultSize+readChunk {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}

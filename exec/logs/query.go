@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -20,7 +19,7 @@ import (
 func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, emit func(at time.Time, text string) bool) error {
 	ownPath := l.followed()
 	now := l.look(n, since, !follow)
-	lines, next, changed, files := now.lines, now.next, now.changed, now.files
+	lines, next, changed := now.lines, now.next, now.changed
 	follow = follow && !now.closed // nothing would end the wait
 	var looks <-chan time.Time
 	var file *own
@@ -43,11 +42,9 @@ func (l *Log) Query(ctx context.Context, n int, since time.Time, follow bool, em
 	if now.hangs && !emit(time.Time{}, "["+disk.ErrHangs.Error()+": what only it has is left out]") {
 		return nil
 	}
-	if files != nil {
-		for _, text := range older(files, n-len(lines), len(lines)) {
-			if !emit(time.Time{}, text) {
-				return nil
-			}
+	if now.files != nil {
+		if !now.files.older(ctx, n-len(lines), len(lines)+now.apart, func(text string) bool { return emit(time.Time{}, text) }) {
+			return ctx.Err()
 		}
 	}
 	if n > 0 && len(lines) > n {
@@ -127,7 +124,8 @@ type past struct {
 	lines   []line
 	next    uint64
 	changed chan struct{}
-	files   []snapshot // opened while nothing is written: what is in memory is counted off their end
+	files   *chain // as they are while nothing is written: what is in memory is counted off their end
+	apart   int    // 1: the files end with the beginning of a line that is not among lines
 	closed  bool
 	hangs   bool // the disk: there are no files
 }
@@ -141,7 +139,7 @@ func (l *Log) look(n int, since time.Time, unfinished bool) past {
 	p, done := disk.Got(&l.hand, func() past {
 		p := l.inMemory(unfinished)
 		if n > len(p.lines) {
-			p.files = []snapshot{snap(l.file.path + ".1"), snap(l.file.path)}
+			p.files = l.file.files()
 		}
 		return p
 	})
@@ -157,29 +155,24 @@ func (l *Log) inMemory(unfinished bool) past {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := past{lines: append([]line(nil), l.ring.lines...), next: l.ring.seq + 1, changed: l.changed, closed: l.closed}
-	if (unfinished || l.closed) && len(l.ring.partial) > 0 {
+	switch {
+	case len(l.ring.partial) == 0:
+	case unfinished || l.closed:
 		p.lines = append(p.lines, line{at: time.Now(), text: clean(l.ring.partial)})
+	default:
+		p.apart = 1
 	}
 	return p
 }
 
-// older are up to n lines of the files, which it closes, that stand before their
-// newest skip lines.
-func older(files []snapshot, n, skip int) []string {
-	var all [][]byte
-	for _, f := range files {
-		data := f.tail(maxFile + readChunk)
-		if len(data) > 0 {
-			all = append(all, bytes.Split(bytes.TrimSuffix(data, []byte{'\n'}), []byte{'\n'})...)
-		}
-	}
-	all = all[:max(0, len(all)-skip)]
-	all = all[max(0, len(all)-n):]
-	out := make([]string, 0, len(all))
-	for _, b := range all {
-		out = append(out, clean(b[:min(len(b), maxLine)]))
-	}
-	return out
+// older tells emit up to n lines that stand before the newest skip lines, oldest first;
+// false: it wants no more. Whatever their number and the size of the files, it holds
+// a buffer and a line.
+func (c *chain) older(ctx context.Context, n, skip int, emit func(text string) bool) (more bool) {
+	defer c.close()
+	end := c.back(ctx, c.size, skip)
+	from := c.back(ctx, end, n)
+	return c.lines(from, end, func(text string) bool { return ctx.Err() == nil && emit(text) })
 }
 
 // snapshot is a regular file as long as it was at one moment; without a file it
@@ -201,7 +194,7 @@ func snap(path string) snapshot {
 // tail is the last limit bytes; it closes the file.
 func (s snapshot) tail(limit int64) []byte {
 	defer s.close()
-	return s.end(limit)
+	return s.section(max(0, s.size-limit), s.size)
 }
 
 // tail is the last limit bytes of a regular file; nil for anything else.

@@ -12,13 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rotating appends to a file and keeps the one before it. It never returns an
+// rotating appends to a file and keeps those before it (chain.go). It never returns an
 // error to a writer: what the disk refuses is counted, and said in the file where
 // it is missing.
 type rotating struct {
 	path string
 	f    *os.File
 	size int64
+
+	most atomic.Int64 // size at which the file is rotated
+	keep atomic.Int64 // how many rotated ones there may be
 
 	inherited time.Time // when the files were last written to before; zero where there were none
 
@@ -32,13 +35,26 @@ func newRotating(path string, refused func(error)) *rotating {
 		refused = func(error) {}
 	}
 	r := &rotating{path: path, refused: refused}
-	for _, name := range []string{path + ".1", path} {
-		if info, err := os.Lstat(name); err == nil && info.Size() > 0 {
+	r.most.Store(DefaultSize)
+	r.keep.Store(DefaultKeep)
+	for n := 0; n <= MaxKeep; n++ { // until somebody says how many: what is there
+		info, err := os.Lstat(numbered(path, n))
+		switch {
+		case err != nil && n > DefaultKeep:
+			return r
+		case err != nil:
+			continue
+		}
+		r.keep.Store(int64(max(n, DefaultKeep)))
+		if info.Size() > 0 && r.inherited.IsZero() {
 			r.inherited = info.ModTime()
 		}
 	}
 	return r
 }
+
+// files are what there is of the log.
+func (r *rotating) files() *chain { return chainOf(r.path, int(r.keep.Load())) }
 
 func (r *rotating) write(data []byte) {
 	if r.mend() != nil {
@@ -64,7 +80,7 @@ func (r *rotating) append(data []byte) {
 		r.drop(len(data)-n, err)
 		return
 	}
-	if r.size > maxFile {
+	if r.size > r.most.Load() {
 		r.rotate()
 	}
 }
@@ -135,7 +151,7 @@ func (r *rotating) move(pipe int, buf []byte) ([]byte, error) {
 	if err != nil {
 		return buf[:got], nil // it is in the file; memory misses it
 	}
-	if r.size > maxFile {
+	if r.size > r.most.Load() {
 		r.rotate()
 	}
 	return buf[:n], nil
@@ -198,13 +214,13 @@ func (r *rotating) mark() Mark {
 	if err != nil {
 		return Mark{}
 	}
-	return Mark{File: inodeOf(info.Sys()), At: r.size}
+	return Mark{File: inodeOf(info.Sys()), Born: born(r.f), At: r.size}
 }
 
 func (r *rotating) rotate() {
 	r.f.Close()
 	r.f = nil
-	if err := os.Rename(r.path, r.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := Rotate(r.path, int(r.keep.Load())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// Better a short log than one that grows for ever.
 		os.Truncate(r.path, 0)
 	}
