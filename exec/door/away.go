@@ -107,8 +107,12 @@ func (a *absence) turn() {
 		}
 		os.Rename(a.path+logs.AwayNewest, older)
 	}
+	first := !a.full
 	a.full = true
 	a.open(a.path + logs.AwayNewest)
+	if first && a.out != nil && a.room == 0 { // an exec was killed before it removed it
+		a.turn()
+	}
 }
 
 // close says, where it happened, how much was dropped.

@@ -83,6 +83,8 @@ func part(name string, args []string) {
 				c.Close()
 			}
 		}
+	case "take":
+		take(args[0])
 	case "count": // one number a line, for ever
 		for i := 0; ; i++ {
 			fmt.Println(i)

@@ -13,7 +13,8 @@
 //   - Memory is bounded (limits.go), whatever is printed and however large the files
 //     may become: a line of a gigabyte is cut, invalid UTF-8 and control characters are
 //     replaced.
-//   - A rotation that is cut short by a kill loses no line and doubles none.
+//   - A rotation or a take of what the keeper wrote that is cut short by a kill loses no
+//     line and doubles none.
 //   - An excerpt is at most 4 KiB, masked (mask.go) before it leaves this package.
 //   - Files of others are opened only where they are regular files.
 //
