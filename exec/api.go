@@ -57,6 +57,7 @@ type LogQuery struct {
 	Lines    int       `json:"lines,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Follow   bool      `json:"follow,omitempty"`
+	Grep     string    `json:"grep,omitempty"` // of these only lines that match; an exec that does not know it yet tells all
 }
 
 // LogLine is one line of a service's log. At is zero for lines read from a file. Of a

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"p2pnode"
@@ -50,6 +51,23 @@ func TestWhatIsKeptOfALog(t *testing.T) {
 		t.Fatalf("%d was not adopted, now %d", was.PID, now.PID)
 	}
 	whole("adopted", 8000)
+
+	found, err := h.c.Logs(t.Context(), LogQuery{Services: []string{"web"}, Lines: 100000, Grep: "[05]00$"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for l := range found {
+		if n++; !strings.HasSuffix(l.Text, "00") || strings.HasSuffix(l.Text, "200") {
+			t.Errorf("%q does not match", l.Text)
+		}
+	}
+	if n < 10 || n > 1000 {
+		t.Errorf("%d lines match", n)
+	}
+	if _, err := h.c.Logs(t.Context(), LogQuery{Grep: "("}); p2pnode.ExitCode(err) != p2pnode.ExitUsage {
+		t.Errorf("a pattern that is none: %v", err)
+	}
 
 	less := web
 	less.LogKeep = 2

@@ -3,9 +3,11 @@ package exec
 import (
 	"context"
 	"encoding/json"
+	"regexp"
 	"sync"
 	"time"
 
+	"p2pnode"
 	"p2pnode/exec/logs"
 )
 
@@ -66,6 +68,12 @@ func (ss *session) events(m message) {
 func (ss *session) logs(m message) {
 	q, err := decode[LogQuery](m.Body)
 	var sources map[string]*logs.Log
+	var grep *regexp.Regexp
+	if err == nil {
+		if grep, err = regexp.Compile(q.Grep); err != nil {
+			err = &p2pnode.Error{Code: "bad-request", Text: "logs that match " + quoted(q.Grep) + ": " + err.Error(), Exit: p2pnode.ExitUsage}
+		}
+	}
 	if err == nil {
 		sources, err = ss.logSources(q.Services)
 	}
@@ -91,7 +99,7 @@ func (ss *session) logs(m message) {
 				}
 			}
 			log.Query(ctx, q.Lines, q.Since, q.Follow, func(at time.Time, line string) bool {
-				return tell(LogLine{Service: name, At: at, Text: line})
+				return !grep.MatchString(line) || tell(LogLine{Service: name, At: at, Text: line})
 			})
 		})
 	}

@@ -35,6 +35,7 @@ func (a *app) logsCommand() *cobra.Command {
 			if show.grep, err = regexp.Compile(grep); err != nil {
 				return usage("--grep is %q: %v", grep, err)
 			}
+			q.Grep = grep
 			afar := exec.LogRead{Lines: q.Lines, Grep: grep, Follow: q.Follow}
 			if !q.Since.IsZero() {
 				afar.Within = max(now.Sub(q.Since), 1)
