@@ -157,7 +157,9 @@ func (k *kernel) goesDown() time.Duration {
 	select {
 	case <-k.ended:
 	case <-time.After(patience):
-		k.t.Fatalf("the host is not down within %v", patience)
+		k.out.SetReadDeadline(time.Now().Add(time.Second))
+		said, _ := k.says.ReadString('\n')
+		k.t.Fatalf("the host is not down within %v, and systemctl says %q", patience, said)
 	}
 	return time.Since(began)
 }

@@ -122,6 +122,7 @@ func (h *powered) are(want map[string]p2pnode.ServiceState) {
 		now := h.ps()
 		return !slices.ContainsFunc([]string{"db", "app", "front", "web"}, func(name string) bool { return now[name].State != want[name] })
 	})
+	h.until("they listen to signals", `[ "$(grep -c started /var/lib/told)" -ge `+strconv.Itoa(map[p2pnode.ServiceState]int{p2pnode.StateUp: 4, p2pnode.StateStopped: 3}[want["web"]])+" ]")
 }
 
 // powersOff ends the host within the time that an orderly stop has, systemd's own included.
