@@ -47,9 +47,11 @@ func newAlarm() (*alarm, error) {
 }
 
 // set is for the moment at, whatever it was before; zero leaves it as it is, as there
-// is nothing then that it could disturb.
+// is nothing then that it could disturb. A moment by the wall clock is set each time:
+// that clock may have been.
 func (a *alarm) set(at time.Time) {
-	if at.IsZero() || at.Equal(a.at) {
+	byWall := at == at.Round(0)
+	if at.IsZero() || at.Equal(a.at) && !byWall {
 		return
 	}
 	a.at = at

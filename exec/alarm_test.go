@@ -3,6 +3,8 @@ package exec
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A ring comes at its moment, once, whatever was set before.
@@ -36,10 +38,16 @@ func TestTheAlarmRingsAtItsMoment(t *testing.T) {
 			t.Error("a moment that is over does not ring")
 		}
 	}
-	a.set(time.Now().Add(50 * time.Millisecond))
+	wall := time.Now().Add(100 * time.Millisecond).Round(0)
+	a.set(wall)
+	a.conn.Control(func(fd uintptr) { unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{}, nil) }) // it would be late
+	if a.set(wall); !rings(10 * time.Second) {
+		t.Error("a moment by the wall clock is not set again")
+	}
+	a.set(time.Now().Add(2 * time.Second))
 	a.set(time.Now().Add(time.Hour))
 	a.set(time.Time{})
-	if rings(200 * time.Millisecond) {
+	if rings(2500 * time.Millisecond) {
 		t.Error("put off and rang")
 	}
 }

@@ -73,7 +73,7 @@ func TestAHeartbeatCountsFromWhenItWasSaid(t *testing.T) {
 func TestASilentNodeProcessIsReplaced(t *testing.T) {
 	h := newHost(t, daemonConfig{NodePart: "falls-silent"})
 	was := h.await(p2pnode.SelfNode, p2pnode.StateUp)
-	began := time.Now()
+	began := was.Since
 	events, err := h.c.Events(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)

@@ -39,9 +39,11 @@ func openOutput(spec p2pnode.ServiceSpec, path string, l launch) (fd int, err er
 		})
 		return fd, err
 	}
+	keep := cmp.Or(spec.LogKeep, logs.DefaultKeep)
 	if info, err := os.Lstat(path); err == nil && info.Size() >= cmp.Or(spec.LogSize, logs.DefaultSize) {
-		logs.Rotate(path, cmp.Or(spec.LogKeep, logs.DefaultKeep))
+		logs.Rotate(path, keep)
 	}
+	logs.Trim(path, keep)
 	return appendTo(path)
 }
 

@@ -65,7 +65,8 @@ type runner struct {
 	nodeID     string
 	challenges challenges // for managers' orders
 	reads      reads
-	nodeConn   *session // the connection on which the node process says hello
+	grepping   sync.Mutex // one line is looked at at a time, whoever asks
+	nodeConn   *session   // the connection on which the node process says hello
 	beats      heartbeats
 
 	doorRefused map[string]uint64 // as the door last told; replaced as a whole

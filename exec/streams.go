@@ -84,6 +84,15 @@ func (ss *session) logs(m message) {
 	if ss.conn.write(message{ID: m.ID}) != nil {
 		return
 	}
+	// One at a time: many that look through large logs would keep the loop from its core.
+	matches := func(line string) bool {
+		if q.Grep == "" {
+			return true
+		}
+		ss.r.grepping.Lock()
+		defer ss.r.grepping.Unlock()
+		return grep.MatchString(line)
+	}
 	gone := ss.untilClosed()
 	ctx, cancel := context.WithCancel(ss.ctx)
 	done := make(chan struct{})
@@ -99,7 +108,7 @@ func (ss *session) logs(m message) {
 				}
 			}
 			log.Query(ctx, q.Lines, q.Since, q.Follow, func(at time.Time, line string) bool {
-				return !grep.MatchString(line) || tell(LogLine{Service: name, At: at, Text: line})
+				return !matches(line) || tell(LogLine{Service: name, At: at, Text: line})
 			})
 		})
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// verbs are the requests with one answer. Each runs on a goroutine of its own and
-// reaches the policy through ask and do.
+// verbs are the requests with one answer. Each but verbHealth runs on a goroutine of its
+// own; they reach the policy through ask and do.
 var verbs = map[string]func(*session, json.RawMessage) (any, error){
 	"status":      (*session).status,
 	"usage":       (*session).usage,

@@ -54,6 +54,9 @@ func Rotate(path string, keep int) (err error) {
 	}
 	for _, n := range steps(path, keep) {
 		err = os.Rename(numbered(path, n-1), numbered(path, n))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err // what could not be given on is not written over
+		}
 	}
 	return err
 }
@@ -74,8 +77,8 @@ func steps(path string, keep int) (out []int) {
 	return out
 }
 
-// trim removes what was rotated before the newest keep files.
-func trim(path string, keep int) {
+// Trim removes what was rotated before the newest keep files.
+func Trim(path string, keep int) {
 	for n := MaxKeep; n > keep; n-- {
 		unix.Unlink(numbered(path, n))
 	}

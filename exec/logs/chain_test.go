@@ -140,6 +140,37 @@ func TestARotationThatWasCutShort(t *testing.T) {
 	}
 }
 
+// A file that cannot be given on is not written over, and the log that cannot be rotated
+// for it grows to twice its size before it is cut.
+func TestARotationThatIsRefused(t *testing.T) {
+	l := opened(t, t.TempDir())
+	l.Retain(1000, 3)
+	say := func(lines int) {
+		for range lines {
+			l.hand.Do(func() { l.take(fmt.Appendf(nil, "%099d\n", 1)) })
+		}
+	}
+	say(22) // two files full, and 0 bytes in the third
+	if err := os.MkdirAll(filepath.Join(numbered(l.file.path, 3), "somebody's"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile(numbered(l.file.path, 2))
+	size := func(n int) int64 {
+		info, err := os.Stat(numbered(l.file.path, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	say(20)
+	if after, _ := os.ReadFile(numbered(l.file.path, 2)); len(before) == 0 || string(after) != string(before) || size(0) != 2000 {
+		t.Errorf("refused: %d bytes were in .2, %d are, %d in the log", len(before), len(after), size(0))
+	}
+	if say(1); size(0) != 0 {
+		t.Errorf("twice its size and not cut: %d", size(0))
+	}
+}
+
 // A log whose exec is killed over and over, most often in a rotation, has what is kept of
 // it without a gap and without a repetition.
 func TestARotatedLogOutlivesKills(t *testing.T) {

@@ -88,7 +88,7 @@ func (l *Log) Retain(size int64, keep int) {
 	l.retained = true
 	l.mu.Unlock()
 	if first || int64(keep) < was {
-		l.readers.Go(func() { l.hand.Do(func() { trim(l.file.path, int(l.file.keep.Load())) }) })
+		l.readers.Go(func() { l.hand.Do(func() { Trim(l.file.path, int(l.file.keep.Load())) }) })
 	}
 }
 

@@ -220,7 +220,8 @@ func (r *rotating) mark() Mark {
 func (r *rotating) rotate() {
 	r.f.Close()
 	r.f = nil
-	if err := Rotate(r.path, int(r.keep.Load())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := Rotate(r.path, int(r.keep.Load()))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && r.size > 2*r.most.Load() {
 		// Better a short log than one that grows for ever.
 		os.Truncate(r.path, 0)
 	}
