@@ -202,7 +202,7 @@ func (r *runner) boot(seen []*adoption) {
 			r.foundDead(a)
 			ev.ended = append(ev.ended, *a.ended)
 		case a.rec.Starting && r.recordedHere(a.rec):
-			ev.unborn = append(ev.unborn, unborn{a.name, a.rec.Starts, max(a.rec.Restarts-1, 0)})
+			ev.unborn = append(ev.unborn, unborn{a.name, a.rec.Starts, a.rec.Restarts})
 		}
 	}
 	r.step(ev)

@@ -23,11 +23,11 @@ type (
 		unborn []unborn
 	}
 	// unborn has the past of a service whose start the last exec did not get through
-	// with. The start may have been: it counts.
+	// with. The start may have been: it counts, and with it the restart, where it was one.
 	unborn struct {
 		name     string
 		starts   []time.Time
-		restarts int
+		restarts int // this one included; 0: it was to be the first life
 	}
 	found struct {
 		name    string

@@ -26,7 +26,7 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 	}
 	for _, u := range ev.unborn {
 		if s := p.svcs[u.name]; s != nil {
-			s.lived, s.starts, s.restarts = true, u.starts, u.restarts
+			s.lived, s.starts, s.restarts = u.restarts > 0, u.starts, max(u.restarts-1, 0)
 		}
 	}
 	for s := range p.all {

@@ -71,10 +71,11 @@ func TestAFirstStartIsNoRestart(t *testing.T) {
 		boot evBoot
 		want int
 	}{
-		"the host was shut down":      {evBoot{}, 0},
-		"it died and nobody looked":   {evBoot{ended: []evEnded{{name: "web", inc: before, restarts: 3}}}, 4},
-		"it died before it was there": {evBoot{unborn: []unborn{{name: "web", restarts: 3}}}, 4},
-		"it lives":                    {evBoot{found: []found{{name: "web", inc: before, restarts: 3}}}, 3},
+		"the host was shut down":       {evBoot{}, 0},
+		"it died and nobody looked":    {evBoot{ended: []evEnded{{name: "web", inc: before, restarts: 3}}}, 4},
+		"it died before it was there":  {evBoot{unborn: []unborn{{name: "web", restarts: 4}}}, 4},
+		"its first life was not there": {evBoot{unborn: []unborn{{name: "web"}}}, 0},
+		"it lives":                     {evBoot{found: []found{{name: "web", inc: before, restarts: 3}}}, 3},
 	} {
 		w := newWorld(t)
 		w.p.booted = false
