@@ -31,6 +31,7 @@ const (
 	lastWords     = 500 * time.Millisecond // a start waits this long at most for the excerpt of what it replaces
 	nodeSilence   = 15 * time.Second       // a node process that said hello and then nothing for this long is hung
 	killPatience  = 5 * time.Second        // a killed process that lives longer is unkillable
+	heldFor       = 500 * time.Millisecond // ... and in a shutdown after this: others are not held up by it
 	initReaps     = 2 * time.Second        // a second start waits so long at most for an init to take the status of a life before
 	dyingHolder   = 10 * time.Millisecond  // a held lock's holder is looked for in all of /proc after that
 	holderSight   = time.Second            // how long a held lock's holder is looked for

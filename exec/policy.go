@@ -345,7 +345,7 @@ func (p *policy) tick(now time.Time, late time.Duration) {
 			p.emit(effPersist{})
 		}
 		if due(now, s.stopKill) {
-			s.stopKill, s.giveUp = time.Time{}, now.Add(killPatience)
+			s.stopKill, s.giveUp = time.Time{}, now.Add(p.dies(s))
 			p.emit(effKill{name: s.spec.Name, inc: s.inc, class: "stop timeout"})
 		}
 		if due(now, s.giveUp) {
@@ -367,6 +367,15 @@ func (p *policy) tick(now time.Time, late time.Duration) {
 		p.decide(now, s)
 	}
 	p.gather(now)
+}
+
+// dies is how long s, killed, may take to be gone before the kernel is said to
+// hold it.
+func (p *policy) dies(s *svc) time.Duration {
+	if p.shutdown.stops(s) {
+		return heldFor
+	}
+	return killPatience
 }
 
 func due(now, at time.Time) bool { return !at.IsZero() && !now.Before(at) }

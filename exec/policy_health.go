@@ -106,7 +106,7 @@ func (p *policy) hang(now time.Time, s *svc, class p2pnode.Class, why string, tr
 func (p *policy) notified(now time.Time, ev evNotified) {
 	s := p.svcs[ev.name]
 	if s != nil && s.phase == stopping && ev.more > 0 && !s.stopKill.IsZero() {
-		s.stopKill = later(s.stopKill, now.Add(ev.more)) // a shutdown's own deadline holds all the same
+		s.stopKill = p.extended(now, s, ev.more)
 	}
 	if s == nil || s.phase != running {
 		return

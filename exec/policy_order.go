@@ -29,6 +29,9 @@ func (p *policy) boot(now time.Time, ev evBoot) {
 			s.lived, s.starts, s.restarts = u.restarts > 0, u.starts, max(u.restarts-1, 0)
 		}
 	}
+	if p.shutdown.on {
+		p.shareOut() // among what it finds
+	}
 	for s := range p.all {
 		if s.stopped && s.phase == running {
 			p.leave(s) // the last exec did not get through with it
@@ -214,18 +217,62 @@ func (p *policy) stopTime(now time.Time, s *svc) time.Duration {
 	return s.spec.StopTimeout
 }
 
+// ServiceTime is what a shutdown that may take within leaves a service that stops beside
+// others and not after them; a chain of services shares it.
+func ServiceTime(within time.Duration) time.Duration {
+	return within*9/10 - 2*(within/shutdownShare)
+}
+
+// shareOut makes the plan of a shutdown, by the longest chain there is.
+func (p *policy) shareOut() {
+	longest, known := 1, map[*svc]int{}
+	for s := range p.all {
+		if !s.self() && s.phase != idle {
+			longest = max(longest, p.chain(s, known))
+		}
+	}
+	p.shutdown.part = ServiceTime(p.shutdown.within) / time.Duration(longest)
+}
+
 // share is what s may take of a shutdown's time: a service, of what is left by then, as
 // much as each of those that stop after it, so that who needs less leaves it to them.
+// Where one overran its share, all after it give up the same part of theirs: each has
+// something until the deadline.
 func (p *policy) share(now time.Time, s *svc) time.Duration {
+	left := p.shutdown.end.Sub(now)
+	if left <= 0 {
+		return 0
+	}
+	own, others, n := p.plan(s)
+	return max((left-others)/n, time.Duration(float64(left)*float64(own)/float64(own*n+others)))
+}
+
+// plan is what of a shutdown is for s by its part, how many have as much, s and those
+// of its chain that stop after it, and what is for nobody of them.
+func (p *policy) plan(s *svc) (own, others, n time.Duration) {
 	d := &p.shutdown
-	left := d.ordered.Sub(now)
+	spare := d.within - 2*d.role - ServiceTime(d.within)
 	switch s.spec.Name {
 	case p2pnode.SelfDoor:
-		return left
+		return d.role, spare, 1
 	case p2pnode.SelfNode:
-		return left - d.role
+		return d.role, spare + d.role, 1
 	}
-	return (left - 2*d.role) / time.Duration(p.chain(s, map[*svc]int{}))
+	return d.part, spare + 2*d.role, time.Duration(p.chain(s, map[*svc]int{}))
+}
+
+// extended is when a stopping process that asks for more time, from now on, is killed. In
+// a shutdown that is no more than what the plan does not have for those after it: there
+// is no other time.
+func (p *policy) extended(now time.Time, s *svc, more time.Duration) time.Time {
+	by := now.Add(more)
+	if p.shutdown.stops(s) {
+		own, others, n := p.plan(s)
+		if last := p.shutdown.end.Add(-others - (n-1)*own); last.Before(by) {
+			by = last
+		}
+	}
+	return later(s.stopKill, by)
 }
 
 // chain is the length of the longest chain of services that are still to end and of
@@ -374,9 +421,11 @@ func (p *policy) compareSpecs(specs []p2pnode.ServiceSpec) ReloadResult {
 type shutdown struct {
 	on       bool
 	keep     bool          // services go on
-	role     time.Duration // what the node process and the door have, each, whatever services take
-	ordered  time.Time     // who ignores his signal is killed by then,
-	deadline time.Time     // and then all
+	within   time.Duration // all of it
+	role     time.Duration // what the node process and the door have, each
+	part     time.Duration // what each service of the longest chain has
+	end      time.Time     // all are killed by then: it is shared out until there
+	deadline time.Time     // the same, until it has come
 	final    time.Time     // then exec ends, whatever still runs
 	done     bool
 }
@@ -388,16 +437,24 @@ func (p *policy) beginShutdown(now time.Time, ev evShutdown) {
 	if p.shutdown.on && !ev.instant {
 		return
 	}
-	p.shutdown = shutdown{on: true, keep: ev.keep, role: ev.within / shutdownShare, ordered: now.Add(ev.within * 9 / 10), deadline: now.Add(ev.within)}
 	if ev.instant {
-		p.shutdown.deadline = now
+		ev.within = 0
 	}
+	end := now.Add(ev.within)
+	p.shutdown = shutdown{on: true, keep: ev.keep, within: ev.within, role: ev.within / shutdownShare, end: end, deadline: end}
+	p.shareOut()
 	for s := range p.all {
 		if s.phase == idle && s.lastExit != nil && p.shutdown.stops(s) {
 			p.emit(effCleanup{name: s.spec.Name, inc: s.inc}) // what a dead main process left behind ends too
 		}
-		if by := now.Add(p.share(now, s)); s.phase == stopping && by.Before(s.stopKill) && p.shutdown.stops(s) {
+		if s.phase != stopping || !p.shutdown.stops(s) {
+			continue
+		}
+		if by := now.Add(p.share(now, s)); by.Before(s.stopKill) {
 			s.stopKill = by // the stop that it was in had more time
+		}
+		if by := now.Add(heldFor); by.Before(s.giveUp) {
+			s.giveUp = by
 		}
 	}
 }
@@ -438,10 +495,11 @@ func (p *policy) advanceShutdown(now time.Time) {
 	}
 }
 
-// heldUp reports whether something that still runs must stop before s.
+// heldUp reports whether something that still runs must stop before s. What the kernel
+// does not let die is not waited for: it writes nothing more.
 func (p *policy) heldUp(s *svc) bool {
 	for d := range p.all {
-		if d == s || d.phase == idle || !p.shutdown.stops(d) {
+		if d == s || d.phase == idle || d.phase == stopping && d.state == p2pnode.StateUnkillable || !p.shutdown.stops(d) {
 			continue
 		}
 		switch s.spec.Name {

@@ -33,7 +33,9 @@ type world struct {
 	traced  bool                             // a debugger holds every process
 	asked   func(effCheck) (evChecked, bool) // answers a question at once, if it does
 	done    bool
+	asksEnd func(string)    // sees who is asked to end
 	hold    map[string]bool // these do not end by a signal
+	kernel  map[string]bool // nor these by SIGKILL: the kernel holds them
 }
 
 func newWorld(t rapid.TB, specs ...p2pnode.ServiceSpec) *world {
@@ -91,11 +93,17 @@ func (w *world) carryOut(eff effect) []event {
 		w.pid++
 		return []event{evStarted{name: e.name, inc: e.inc, pid: w.pid, looked: w.now}}
 	case effSignal:
+		if w.asksEnd != nil {
+			w.asksEnd(e.name)
+		}
 		if w.hold[e.name] {
 			return nil
 		}
 		return w.end(e.name, p2pnode.Exit{})
 	case effKill:
+		if w.kernel[e.name] {
+			return nil
+		}
 		return w.end(e.name, p2pnode.Exit{Signal: "SIGKILL"})
 	case effEvent:
 		w.events = append(w.events, e.event)
