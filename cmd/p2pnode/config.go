@@ -71,8 +71,9 @@ func (o *options) warnings(host string) (out []string) {
 		for _, key := range exec.Unheld(host, s) {
 			out = append(out, fmt.Sprintf("service %s: limits: %s: no cgroup of this host holds it, so it is not started here", s.Name, key))
 		}
-		if s.StopTimeout > p2pnode.DefaultStopTimeout && s.StopTimeout > o.ShutdownTimeout {
-			out = append(out, fmt.Sprintf("service %s: stop: timeout: it is %s, and shutdown_timeout, which is for all together when p2pnode or the host ends, %s", s.Name, s.StopTimeout, o.ShutdownTimeout))
+		// The default is longer too, and nobody's wish.
+		if has := exec.ServiceTime(o.ShutdownTimeout); s.StopTimeout != p2pnode.DefaultStopTimeout && s.StopTimeout > has {
+			out = append(out, fmt.Sprintf("service %s: stop: timeout: it is %s, and when p2pnode or the host ends a service has %s at most (shutdown_timeout: %s, for all together)", s.Name, s.StopTimeout, has, o.ShutdownTimeout))
 		}
 	}
 	if dir, err := dataDir(o.Data); err == nil {

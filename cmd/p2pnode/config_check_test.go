@@ -35,8 +35,10 @@ func TestConfigCheckWarns(t *testing.T) {
 		{"a host that holds all", limited, []string{"cpu", "memory", "pids"}, 2, nil},
 		{"one that holds some", limited, []string{"cpu", "pids"}, 2, []string{noMemory}},
 		{"one that holds none", limited, nil, 2, []string{noCPU, noMemory, noPIDs}},
-		{"more time than there is", "services:\n  db: {command: [db], stop: {timeout: 90s}}\n", nil, 1, []string{"service db: stop: timeout: it is 1m30s, and shutdown_timeout, which is for all together when p2pnode or the host ends, 8s"}},
-		{"time for both", "shutdown_timeout: 2m\nservices:\n  db: {command: [db], stop: {timeout: 90s}}\n  web: {command: [web], stop: {timeout: 9s}}\n", nil, 2, nil},
+		{"more time than there is", "services:\n  db: {command: [db], stop: {timeout: 90s}}\n", nil, 1, []string{"service db: stop: timeout: it is 1m30s, and when p2pnode or the host ends a service has 5.2s at most (shutdown_timeout: 8s, for all together)"}},
+		{"less than all, and more than one has", "services:\n  db: {command: [db], stop: {timeout: 5300ms}}\n  web: {command: [web], stop: {timeout: 5200ms}}\n", nil, 2, []string{"service db: stop: timeout: it is 5.3s, and when p2pnode or the host ends a service has 5.2s at most (shutdown_timeout: 8s, for all together)"}},
+		{"time for one, by the clock alone", "shutdown_timeout: 2m\nservices:\n  db: {command: [db], stop: {timeout: 90s}}\n", nil, 1, []string{"service db: stop: timeout: it is 1m30s, and when p2pnode or the host ends a service has 1m18s at most (shutdown_timeout: 2m0s, for all together)"}},
+		{"time for both", "shutdown_timeout: 2m30s\nservices:\n  db: {command: [db], stop: {timeout: 90s}}\n  web: {command: [web], stop: {timeout: 9s}}\n", nil, 2, nil},
 	} {
 		host := t.TempDir()
 		for _, controller := range c.groups {
