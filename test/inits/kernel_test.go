@@ -36,6 +36,7 @@ type kernel struct {
 	out   *os.File
 	says  *bufio.Reader // of out, a line for each command
 	cut   func() error  // takes its power away
+	disk  string        // a file; "": it has none
 	ended chan struct{} // closed when the kernel has
 }
 
@@ -95,7 +96,7 @@ func bootKernel(t *testing.T, files map[string]file, disk string) *kernel {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("linux.uml", "mem=512M", "rootfstype=hostfs", "rootflags=/", "ro", "init="+filepath.Join(dir, "init"), "dir="+dir,
-		"cgroup_no_v1=all", "quiet", "con=null", "con0=null,fd:1", "con1=fd:3,fd:4", "uml_dir="+dir)
+		"cgroup_no_v1=all", "loglevel=7", "con=null", "con0=null,fd:1", "con1=fd:3,fd:4", "uml_dir="+dir)
 	if disk != "" {
 		cmd.Args = append(cmd.Args, "ubd0="+disk, "disk=yes")
 	}
@@ -110,7 +111,7 @@ func bootKernel(t *testing.T, files map[string]file, disk string) *kernel {
 	}
 	in.Close()
 	out.Close()
-	k := &kernel{t: t, line: line, out: says, says: bufio.NewReader(says), cut: cmd.Process.Kill, ended: make(chan struct{})}
+	k := &kernel{t: t, line: line, out: says, says: bufio.NewReader(says), cut: cmd.Process.Kill, disk: disk, ended: make(chan struct{})}
 	go func() {
 		defer close(k.ended)
 		cmd.Wait()
@@ -157,11 +158,28 @@ func (k *kernel) goesDown() time.Duration {
 	select {
 	case <-k.ended:
 	case <-time.After(patience):
-		k.out.SetReadDeadline(time.Now().Add(time.Second))
-		said, _ := k.says.ReadString('\n')
-		k.t.Fatalf("the host is not down within %v, and systemctl says %q", patience, said)
+		k.t.Fatalf("the host is not down within %v\n%s", patience, k.remains())
 	}
 	return time.Since(began)
+}
+
+// remains is what a kernel that does not go down has to say: to the last command and of
+// what systemd still does, should its shell live, and what exec's log has on the disk.
+func (k *kernel) remains() string {
+	var out strings.Builder
+	fmt.Fprintln(k.line, "systemctl list-jobs; ps axo pid,ppid,stat,wchan,args")
+	for _, what := range []string{"systemctl", "what is there"} {
+		k.out.SetReadDeadline(time.Now().Add(5 * time.Second))
+		said, err := k.says.ReadString('\n')
+		code, text, _ := strings.Cut(strings.TrimSpace(said), " ")
+		raw, _ := base64.StdEncoding.DecodeString(text)
+		fmt.Fprintf(&out, "%s: %s %s (%v)\n", what, code, raw, err)
+	}
+	if k.disk != "" {
+		log, err := exec.Command("debugfs", "-c", "-R", "cat "+daemonLog, k.disk).Output()
+		fmt.Fprintf(&out, "%s on the disk:\n%s (%v)\n", daemonLog, log[max(0, len(log)-8000):], err)
+	}
+	return out.String()
 }
 
 // comesBack has the kernel boot again, and returns when all is started.
