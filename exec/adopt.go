@@ -58,8 +58,9 @@ func (r *runner) adoptDoor() (dead []*adoption) {
 }
 
 // adoptRest looks for living copies of everything else, by all evidence, and then
-// lets the policy start what is not there; seen is what was looked for before.
-func (r *runner) adoptRest(ctx context.Context, srv *server, seen []*adoption) {
+// lets the policy start what is not there; seen is what was looked for before. It reports
+// whether a service ran in this boot that no exec ended in order.
+func (r *runner) adoptRest(ctx context.Context, srv *server, seen []*adoption) (former bool) {
 	kept := map[string]Kept{}
 	switch {
 	case r.handed != nil:
@@ -79,9 +80,11 @@ func (r *runner) adoptRest(ctx context.Context, srv *server, seen []*adoption) {
 		a.log = log
 		r.goOnWith(&a)
 		seen = append(seen, &a)
+		former = former || name[0] != '@' && (a.found != nil || r.recordedHere(a.rec))
 	}
 	r.do(func() { r.boot(seen) })
 	r.takeLate() // of a keeper that stopped writing while this went on
+	return former
 }
 
 // goOnWith continues the log of a service that lived on or died unseen: what the

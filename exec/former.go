@@ -4,10 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,83 +19,60 @@ import (
 // some close the other (sudo). Neither is anything that a process has by chance, as one
 // that reads a file of ours would have that open.
 //
-// The look for them costs a look through the whole host, once in exec's life. A file says
-// that it is worth it: an exec that asks no programs leaves none.
+// The look for them costs a look through the whole host, once in the life of an exec
+// that finds something of this boot; one that ended in order leaves nothing to find.
 type programs struct {
-	state  *state
-	note   string // path of that file
 	folder string // in all marks, with a dot behind it
 	life   string // in those of this exec
 	held   *os.File
-
-	noted   atomic.Bool
-	running atomic.Int32
-	former  atomic.Bool // those of an exec before may still run
+	own    unix.Stat_t // of held
 }
 
-func newPrograms(st *state, run string) *programs {
+func newPrograms(st *state) *programs {
 	folder := st.identity() + "."
-	p := &programs{state: st, note: filepath.Join(run, "programs"), folder: folder, life: folder + rand.Text()}
-	_, err := os.Lstat(p.note)
-	p.former.Store(err == nil)
-	if fd, err := unix.MemfdCreate(heldName+p.life, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING); err == nil {
+	p := &programs{folder: folder, life: folder + rand.Text()}
+	if fd, err := memoryFile(heldName + p.life); err == nil {
 		unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+		unix.Fstat(fd, &p.own)
 		p.held = os.NewFile(uintptr(fd), "programs")
 	}
 	return p
 }
 
+// memoryFile makes one that nobody can execute, as a host may demand; kernels before 6.3
+// do not know that.
+func memoryFile(name string) (fd int, err error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	if fd, err = unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL); err == unix.EINVAL {
+		fd, err = unix.MemfdCreate(name, flags)
+	}
+	return fd, err
+}
+
 // heldName begins the name of the memory file that programs have open.
 const heldName = "p2pnode-check:"
 
-// begin notes that a program is about to run, and returns the variable that marks this
-// run. The disk is not waited for.
-func (p *programs) begin() (env string) {
-	p.running.Add(1)
-	if p.noted.CompareAndSwap(false, true) {
-		go func() {
-			if p.state.beside(func() error { return overwriteFile(p.note, nil) }) != nil {
-				p.noted.Store(false)
-			}
-		}()
-	}
-	return checkKey + "=" + p.life + "." + rand.Text()
-}
-
-func (p *programs) end() { p.running.Add(-1) }
-
-// close is the end of exec: where nothing is left, nobody has to look.
-func (p *programs) close() {
-	if !p.former.Load() && p.running.Load() == 0 {
-		os.Remove(p.note)
-	}
-	p.held.Close()
-}
+// run is the variable that marks one run.
+func (p *programs) run() string { return checkKey + "=" + p.life + "." + rand.Text() }
 
 // endFormerPrograms does so when what lived on is adopted and the rest is started; an
 // exec that ends before that leaves it to the next one.
 func (r *runner) endFormerPrograms(ctx context.Context) {
-	if !r.programs.former.Load() {
-		return
-	}
 	select {
 	case <-time.After(sweepAfter):
 	case <-ctx.Done():
 		return
 	}
-	if n := r.programs.endFormer(&r.mains); n > 0 {
+	if n := r.programs.endFormer(ctx, &r.mains); n > 0 {
 		r.cfg.Log.Warn().Int("processes", n).Msg("programs of checks that an exec before this one left are ended")
 	}
 }
 
 // endFormer ends what programs of an exec before this one left. It looks again while
 // something dies, at what was not there before: a fork may have been under way.
-func (p *programs) endFormer(mains *sync.Map) (ended int) {
-	if !p.former.Load() {
-		return 0
-	}
+func (p *programs) endFormer(ctx context.Context, mains *sync.Map) (ended int) {
 	seen := map[int]bool{}
-	for deadline := time.Now().Add(leftPatience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(leftPatience); time.Now().Before(deadline) && ctx.Err() == nil; {
 		var pids []int
 		for _, pid := range allPIDs() {
 			if _, main := mains.Load(pid); !main && !seen[pid] {
@@ -109,7 +85,6 @@ func (p *programs) endFormer(mains *sync.Map) (ended int) {
 			break
 		}
 	}
-	p.former.Store(false)
 	return ended
 }
 
@@ -128,23 +103,39 @@ func (p *programs) ofFormer(pid int) bool {
 	if p.holdsFormer(pid) {
 		return true
 	}
+	if !p.saysFormer(pid) {
+		return false
+	}
 	st, err := readStat(pid)
-	if err != nil || !p.saysFormer(pid) {
+	if err != nil {
 		return false
 	}
 	_, err = readStat(st.session)
 	return st.session == pid || err != nil || p.holdsFormer(st.session) || p.saysFormer(st.session)
 }
 
-// holdsFormer and saysFormer look at the two marks.
+// holdsFormer looks for the memory file where a program inherits it. Anybody can give
+// that name to a file of his own, and pass that on to another's process: only one of
+// exec's own user counts, and only one that was not received, as far as that shows: who
+// receives files has them closed at exec. Nothing but its name is asked of another file,
+// which may be on a mount that hangs.
 func (p *programs) holdsFormer(pid int) bool {
-	for _, fd := range namesIn(procPath(pid, "fd")) {
-		link, _ := os.Readlink(procPath(pid, "fd/"+fd))
-		if p.isFormer(strings.CutPrefix(link, "/memfd:"+heldName)) {
-			return true
-		}
+	fd := strconv.Itoa(lockDescriptor())
+	link, _ := os.Readlink(procPath(pid, "fd/"+fd))
+	if !p.isFormer(strings.CutPrefix(link, "/memfd:"+heldName)) {
+		return false
 	}
-	return false
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, procPath(pid, "fd/"+fd), unix.AT_STATX_DONT_SYNC, unix.STATX_UID, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == p.own.Dev && st.Uid == p.own.Uid && !closedAtExec(pid, fd)
+}
+
+func closedAtExec(pid int, fd string) bool {
+	raw, _ := os.ReadFile(procPath(pid, "fdinfo/"+fd))
+	_, rest, _ := strings.Cut(string(raw), "flags:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	flags, err := strconv.ParseUint(line, 8, 64)
+	return err != nil || flags&unix.O_CLOEXEC != 0
 }
 
 func (p *programs) saysFormer(pid int) bool {

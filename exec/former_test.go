@@ -4,19 +4,22 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"p2pnode"
+	"p2pnode/test/need"
+
+	"golang.org/x/sys/unix"
 )
 
 // Programs of checks that sleep when exec is killed are ended by the next one, whatever
-// they did to leave, and only they: not those of another p2pnode, not one that has the
-// file of the note open, and not what lived on. Nothing is looked for after an orderly end.
+// they did to leave, and only they: not those of another p2pnode, not who was given a
+// mark by somebody else, and not what lived on. Nothing is looked for after an orderly end.
 func TestProgramsOfAKilledExec(t *testing.T) {
+	need.Root(t, "files of other users are wanted")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -65,14 +68,21 @@ func TestProgramsOfAKilledExec(t *testing.T) {
 	}
 	each("at first")
 	eventually(t, "the other one's runs", func() bool { return len(processesWith(word(len(scripts)))) == 1 })
-	note := filepath.Join(runDir(h.dir), "programs")
-	eventually(t, "it is noted", func() bool { _, err := os.Stat(note); return err == nil })
-	byHand := osexec.Command("/bin/sh", "-c", checkKey+"="+environ(t, processesWith(word(0))[0], checkKey)+" sleep "+word(99)+" <"+note+" & wait")
+	var mark string
+	eventually(t, "a program has its mark", func() bool {
+		link, err := os.Readlink(procPath(processesWith(word(0))[0], fmt.Sprint("fd/", lockDescriptor())))
+		mark, _, _ = strings.Cut(strings.TrimPrefix(link, "/memfd:"), " ")
+		return err == nil && strings.HasPrefix(mark, heldName)
+	})
+	variable := checkKey + "=" + environ(t, processesWith(word(0))[0], checkKey)
+	byHand := osexec.Command("/bin/sh", "-c", variable+" sleep "+word(99)+" & wait")
 	byHand.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := byHand.Start(); err != nil {
-		t.Fatal(err)
+	spared := map[string]int{
+		"who tries a check by hand":                  stays(t, byHand),
+		"who has somebody else's file of that name":  holding(t, fileOf(t, mark, 65534), lockDescriptor()),
+		"who was given a file of ours":               holding(t, fileOf(t, mark, 0), lockDescriptor()-1),
+		"who was given one, which is closed at exec": received(t, fileOf(t, mark, 0), lockDescriptor()),
 	}
-	t.Cleanup(func() { syscall.Kill(-byHand.Process.Pid, syscall.SIGKILL); byHand.Wait() })
 	eventually(t, "somebody tries a check by hand", func() bool { return len(processesWith(word(99))) == 1 })
 	theirs := processesWith(word(len(scripts)))
 	for range 3 {
@@ -96,14 +106,91 @@ func TestProgramsOfAKilledExec(t *testing.T) {
 	if now := processesWith(word(len(scripts))); len(now) != 1 || now[0] != theirs[0] || o.status("other").Restarts != 0 {
 		t.Errorf("the other one's program was %v, is %v", theirs, now)
 	}
+	for who, pid := range spared {
+		if !alive(pid) {
+			t.Error("ended: ", who)
+		}
+	}
 	if len(processesWith(word(99))) != 1 {
-		t.Error("who tries a check by hand was ended")
+		t.Error("the check that is tried by hand was ended")
 	}
 	h.c.Shutdown(t.Context(), false)
-	eventually(t, "nothing is left to look for after an orderly end", func() bool {
-		_, err := os.Stat(note)
-		return os.IsNotExist(err) && len(all()) == 0
-	})
+	h.cmd.Wait()
+	eventually(t, "nothing is left after an orderly end", func() bool { return len(all()) == 0 })
+	one := holding(t, fileOf(t, mark, 0), lockDescriptor())
+	h.start()
+	each("after an orderly end")
+	time.Sleep(5 * sweepAfter)
+	if !alive(one) {
+		t.Error("after an orderly end programs were looked for")
+	}
+	kill9(t, h.cmd.Process.Pid)
+	h.cmd.Wait()
+	h.start()
+	eventually(t, "who has a program's mark is ended after a kill of exec", func() bool { return !alive(one) })
+}
+
+// fileOf is a memory file of a user.
+func fileOf(t *testing.T, name string, uid int) *os.File {
+	t.Helper()
+	fd, err := memoryFile(name)
+	if err == nil {
+		err = syscall.Fchown(fd, uid, uid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// holding is the pid of a process that has f open as a number, from its start.
+func holding(t *testing.T, f *os.File, number int) int {
+	t.Helper()
+	cmd := osexec.Command("sleep", "1000")
+	cmd.ExtraFiles = make([]*os.File, number-2)
+	cmd.ExtraFiles[number-3] = f
+	return stays(t, cmd)
+}
+
+// received is the same for a process that got f later, as through a socket.
+func received(t *testing.T, f *os.File, number int) int {
+	t.Helper()
+	cmd := osexec.Command("/proc/self/exe", "part:closes", fmt.Sprint(number))
+	cmd.ExtraFiles = make([]*os.File, number-2)
+	cmd.ExtraFiles[number-3] = f
+	pid := stays(t, cmd)
+	eventually(t, "it has it closed at exec", func() bool { return closedAtExec(pid, fmt.Sprint(number)) })
+	return pid
+}
+
+// stays starts cmd, which is killed with its group when the test is over.
+func stays(t *testing.T, cmd *osexec.Cmd) int {
+	t.Helper()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go cmd.Wait()
+	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	return cmd.Process.Pid
+}
+
+// The mark is no file that could be executed, where the kernel knows such: a host may
+// refuse all others.
+func TestTheMarkIsNoProgram(t *testing.T) {
+	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if err != nil {
+		need.Had(t, fmt.Errorf("a memory file that nobody can execute: %w", err))
+	}
+	unix.Close(fd)
+	f := fileOf(t, "mark", os.Getuid())
+	if seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil || seals&unix.F_SEAL_EXEC == 0 {
+		t.Errorf("its seals are %#x: %v", seals, err)
+	}
 }
 
 func TestMarksOfPrograms(t *testing.T) {

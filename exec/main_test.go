@@ -140,6 +140,11 @@ func part(name string, args []string) {
 			syscall.Close(fd)
 		}
 		time.Sleep(time.Hour)
+	case "closes": // has a descriptor as one that was received
+		if fd, err := strconv.Atoi(args[0]); err == nil {
+			syscall.CloseOnExec(fd)
+		}
+		time.Sleep(time.Hour)
 	case "tree": // starts a grandchild that leaves session, environment and parent
 		escape("sleep", false)
 		time.Sleep(time.Hour)

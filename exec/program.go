@@ -88,8 +88,7 @@ func (r *runner) runProgram(ctx context.Context, l launch) error {
 			return err
 		}
 	}
-	mark := marks{env: r.programs.begin()}
-	defer r.programs.end()
+	mark := marks{env: r.programs.run()}
 	mark.pipe, _ = os.Readlink(procPath(os.Getpid(), "fd/"+strconv.Itoa(l.stdout)))
 	l.env = append(l.env, mark.env)
 	r.forking.Add(1)

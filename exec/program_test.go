@@ -109,7 +109,7 @@ func TestProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := runner{programs: newPrograms(st, dir)}
+	r := runner{programs: newPrograms(st)}
 	ask := func(timeout time.Duration, argv ...string) error {
 		l := launch{env: os.Environ()}
 		return check.Ask(t.Context(), p2pnode.Check{Exec: argv, Timeout: timeout}, func(ctx context.Context, argv []string) error {

@@ -240,7 +240,7 @@ func newRunner(cfg Config) (*runner, error) {
 	}
 	r.cgroups = openCgroups(st.identity())
 	r.memory = openKernelLog()
-	r.programs = newPrograms(st, runDir(cfg.Dir))
+	r.programs = newPrograms(st)
 	return r, nil
 }
 
@@ -255,7 +255,7 @@ func (r *runner) run(ctx context.Context) error {
 	r.jobs = jobs
 	defer r.memory.close() // after those who look at it
 	defer r.cgroups.letGo()
-	defer r.programs.close()
+	defer r.programs.held.Close()
 	defer r.wg.Wait()
 	defer stopJobs()
 	r.wg.Go(func() { r.saver(jobs) })
@@ -276,14 +276,16 @@ func (r *runner) run(ctx context.Context) error {
 	r.watchLeash(jobs)
 	r.wg.Go(func() { r.feedInit(jobs, r.init) })
 	r.wg.Go(func() {
-		r.adoptRest(jobs, srv, door)
+		former := r.adoptRest(jobs, srv, door)
 		if r.ask(func() {}) == nil { // what adoption found has been taken in
 			close(r.adopted)
 			if err := r.init.say("READY=1"); err != nil {
 				r.cfg.Log.Warn().Err(err).Msg("the init does not hear that p2pnode is ready")
 			}
 		}
-		go r.endFormerPrograms(jobs) // beside r.wg: what it looks at may hang
+		if former {
+			go r.endFormerPrograms(jobs) // beside r.wg: who keeps his memory from being read makes a look wait for ever
+		}
 		r.goOnUpgrading(jobs)
 	})
 	err = r.loop(ctx, children)
