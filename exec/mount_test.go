@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,6 +40,38 @@ func hang(t *testing.T, dir string) (back func()) {
 	}
 	t.Cleanup(back)
 	return back
+}
+
+// holdReader puts a mount on dir whose server takes a first question and never answers
+// it: who asked, once asked is closed, does not die of SIGKILL.
+func holdReader(t *testing.T, dir string) (asked chan struct{}) {
+	t.Helper()
+	server, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	need.Had(t, err)
+	need.Had(t, unix.Mount("silent", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0", server)))
+	t.Cleanup(func() {
+		unix.Unmount(dir, unix.MNT_DETACH)
+		unix.Close(server)
+	})
+	ask, answer := make([]byte, 1<<16), make([]byte, 80) // FUSE_INIT: a header of 16, then its version and no wishes
+	if _, err = unix.Read(server, ask); err != nil {
+		t.Fatal(err)
+	}
+	ne := binary.NativeEndian
+	ne.PutUint32(answer, uint32(len(answer)))
+	copy(answer[8:16], ask[8:16])
+	ne.PutUint32(answer[16:], 7)
+	ne.PutUint32(answer[20:], 31)
+	ne.PutUint32(answer[36:], 4096) // at most in one write
+	if _, err = unix.Write(server, answer); err != nil {
+		t.Fatal(err)
+	}
+	asked = make(chan struct{})
+	go func() {
+		unix.Read(server, ask)
+		close(asked)
+	}()
+	return asked
 }
 
 // threadsOf counts the threads of a process.
@@ -84,6 +117,27 @@ func TestAMountThatHangsHoldsNobody(t *testing.T) {
 	eventually(t, "it is to be started again", func() bool { s := h.status("web"); return s.PID == 0 && s.State != p2pnode.StateUp })
 	h.cmd.Process.Signal(unix.SIGTERM)
 	eventually(t, "exec has ended", func() bool { return !alive(exec) })
+}
+
+// A shutdown does not wait for what the kernel does not let die: what stops after it is
+// asked, and has its time.
+func TestAShutdownPassesWhatAMountHolds(t *testing.T) {
+	mount := mountPoint(t)
+	wrote := filepath.Join(filepath.Dir(mount), "wrote")
+	front := p2pnode.ServiceSpec{Name: "front", Command: []string{"/bin/cat", filepath.Join(mount, "file")}, After: []string{"db"}, StopTimeout: 200 * time.Millisecond}
+	db := p2pnode.ServiceSpec{Name: "db", Command: []string{"/bin/sh", "-c", "trap 'sleep 0.5; echo all of it >" + wrote + "; exit' TERM; while :; do sleep 0.05; done"}, StopTimeout: time.Minute}
+	asked := holdReader(t, mount)
+	h := newHost(t, daemonConfig{Services: []p2pnode.ServiceSpec{front, db}})
+	held, exec := h.await("front", p2pnode.StateUp).PID, h.cmd.Process.Pid
+	<-asked
+	h.cmd.Process.Signal(unix.SIGTERM)
+	eventually(t, "exec has ended", func() bool { return !alive(exec) })
+	if !alive(held) {
+		t.Error("it was not held")
+	}
+	if raw, err := os.ReadFile(wrote); err != nil || string(raw) != "all of it\n" {
+		t.Errorf("what stops after it wrote %q %v", raw, err)
+	}
 }
 
 // Checks whose file, program or socket is on a mount that hangs fail in their time, say
