@@ -159,6 +159,10 @@ func (r *runner) startDone(job startJob, res startResult) {
 		}
 		k.failedAt, k.failedBy = time.Now(), res.err.Error()
 		r.step(evStartFailed{name: res.name, inc: res.inc, kind: kind, text: res.err.Error()})
+		for _, m := range early { // of the one that was to be replaced, should that live
+			r.heard(res.name, m)
+		}
+		r.lookAtChild(res.name)
 		return
 	}
 	k.proc, k.progress, k.left, k.untold, k.failedBy = res.proc, map[string]progress{}, leftover{}, nil, ""
@@ -416,6 +420,7 @@ func (r *runner) applyForget(name string) {
 		r.wg.Go(func() { k.id.removeGroups(groupRest) }) // it may have to wait
 	}
 	delete(r.kids, name)
+	r.zombies.of.Delete(name)
 	r.remember(record{Service: name, Inc: r.policy.past[name]})
 	r.keeper.drop(name)
 }

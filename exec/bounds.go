@@ -28,7 +28,7 @@ type setting struct{ file, value string }
 
 // groupRoot is where the controllers of cgroup v1 are mounted, alone or on a hybrid host
 // beside a v2 tree that has none.
-var groupRoot = "/sys/fs/cgroup"
+const groupRoot = "/sys/fs/cgroup"
 
 // quotaPeriod is the time in which a share of the CPU may be used up, in microseconds:
 // the kernel's own choice.
@@ -82,7 +82,7 @@ func (id identity) place(ctx context.Context, b bound, chosen string) (holder, e
 			}
 		}
 	}
-	if _, err := os.Stat(filepath.Join(groupRoot, b.controller, "cgroup.procs")); err == nil {
+	if _, err := os.Stat(filepath.Join(id.v1, b.controller, "cgroup.procs")); err == nil {
 		if dir := id.groups(b.controller); os.MkdirAll(dir, 0o755) == nil {
 			return holder{b, dir, true}, nil
 		}
@@ -228,7 +228,7 @@ func holdable(host, controller string) bool {
 // groups is the folder of this data folder's groups in a v1 hierarchy.
 func (id identity) groups(controller string) string {
 	own, _ := groupPath(cgroupFile("self"), controller)
-	return filepath.Join(groupRoot, controller, own, "p2pnode-"+id.folder)
+	return filepath.Join(id.v1, controller, own, "p2pnode-"+id.folder)
 }
 
 // group is the group of incarnation n in a v1 hierarchy.

@@ -177,7 +177,7 @@ func (h *host) endsWithout(controller string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	groups := identity{folder: st.identity()}.groups(controller)
+	groups := identity{folder: st.identity(), v1: groupRoot}.groups(controller)
 	if _, err := os.Stat(groups); err == nil {
 		h.t.Errorf("%s is left behind", groups)
 	}

@@ -22,13 +22,14 @@ type identity struct {
 	epoch    uint64
 	lockPath string
 	cgroup   *cgroup
+	v1       string    // where the controllers of cgroup v1 are
 	mains    *sync.Map // pids of all main processes that exec watches: never leftovers
 }
 
 func (r *runner) identityOf(service string) identity {
 	return identity{
 		service: service, folder: r.state.identity(), epoch: r.state.epoch,
-		lockPath: filepath.Join(runDir(r.cfg.Dir), service+"."+r.state.identity()+".lock"), cgroup: r.cgroups.of(service), mains: &r.mains,
+		lockPath: filepath.Join(runDir(r.cfg.Dir), service+"."+r.state.identity()+".lock"), cgroup: r.cgroups.of(service), v1: r.v1, mains: &r.mains,
 	}
 }
 

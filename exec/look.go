@@ -235,7 +235,7 @@ func (r *runner) lookAtChildren() {
 
 func (r *runner) lookAtChild(name string) {
 	k, s := r.kids[name], r.policy.svcs[name]
-	if k == nil || k.proc == nil || !k.proc.ours || s == nil {
+	if k == nil || k.proc == nil || !k.proc.ours || s == nil || s.start != nil { // the kernel tells it once: after the start
 		return
 	}
 	switch stopped, continued := k.proc.stopChange(); {

@@ -90,7 +90,7 @@ func part(name string, args []string) {
 		mutePart(args[0], time.Hour)
 	case "falls-silent": // as that, and then its connection is all that is left
 		mutePart(args[0], speaksFor)
-	case "confess": // sd_notify: ready, and that it hangs when a file is there
+	case "confess": // sd_notify: ready, and that it hangs, or works, when a file is there
 		confessPart(args[0])
 	case "slow-stop": // on SIGTERM asks for ten seconds and takes one
 		term := make(chan os.Signal, 1)
@@ -281,7 +281,7 @@ func runWith(ctx context.Context, cfg Config, dc daemonConfig) error {
 	}
 	if dc.NoSystemd {
 		root := filepath.Join(dc.Dir, "cgroup")
-		groupRoot = filepath.Join(root, "v1")
+		r.v1 = filepath.Join(root, "v1")
 		r.cgroups = &cgroups{base: filepath.Join(root, "ours"), scopes: openScopes(root, "/system.slice/p2pnode.service", "tag")}
 	}
 	return r.run(ctx)
@@ -467,6 +467,9 @@ func confessPart(sign string) {
 		for {
 			if os.Remove(sign) == nil {
 				say("WATCHDOG=trigger")
+			}
+			if os.Remove(sign+".well") == nil {
+				say("WATCHDOG=1")
 			}
 			time.Sleep(10 * time.Millisecond)
 		}

@@ -151,6 +151,7 @@ const (
 	startUnkillable                     // the old process does not die
 	startBroken                         // fork failed: memory, processes
 	startTraced                         // a debugger holds the old process: it is not killed
+	startNeedless                       // the old process works again
 )
 
 // Effects.

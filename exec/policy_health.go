@@ -122,6 +122,7 @@ func (p *policy) notified(now time.Time, ev evNotified) {
 			return
 		case ev.beat || ev.ready:
 			h.beatBy, h.granted = now.Add(s.spec.Watchdog), false
+			p.beatsAgain(now, s)
 		}
 	}
 	for _, by := range []*time.Time{&h.beatBy, &h.readyBy} {
@@ -134,6 +135,23 @@ func (p *policy) notified(now time.Time, ev evNotified) {
 		p.ready(now, s)
 	}
 }
+
+// beatsAgain takes back that s hangs, where a heartbeat says that it does not.
+func (p *policy) beatsAgain(now time.Time, s *svc) {
+	if !s.health.cures() || !p.cameBack(s) {
+		return
+	}
+	switch {
+	case s.health.good():
+		p.ready(now, s)
+	case s.state == p2pnode.StateHung:
+		p.set(now, s, p2pnode.StateStarting, "")
+	}
+}
+
+// cures reports whether a heartbeat is all that is missed: no check found it hung, and it
+// has said READY where that is awaited.
+func (h *health) cures() bool { return h.readyBy.IsZero() && !h.hung() }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

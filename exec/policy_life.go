@@ -413,11 +413,11 @@ func (p *policy) startFailed(now time.Time, ev evStartFailed) {
 // nothing could be started in its place.
 func (p *policy) notReplaced(now time.Time, s *svc, f *failure, ev evStartFailed) {
 	s.phase = running
+	state := p2pnode.StateHung
+	if f.class == p2pnode.ClassFrozen {
+		state = p2pnode.StateFrozen
+	}
 	if ev.kind == startTraced {
-		state := p2pnode.StateHung
-		if f.class == p2pnode.ClassFrozen {
-			state = p2pnode.StateFrozen
-		}
 		p.set(now, s, state, ev.text)
 		f.traced, f.said = true, false
 		p.decide(now, s)
@@ -430,7 +430,7 @@ func (p *policy) notReplaced(now time.Time, s *svc, f *failure, ev evStartFailed
 		p.set(now, s, p2pnode.StateUnkillable, ev.text)
 		return
 	}
-	p.set(now, s, p2pnode.StateHung, ev.text)
+	p.set(now, s, state, ev.text)
 }
 
 // missing: the world lacks what the start needs; look at it again and again.

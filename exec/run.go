@@ -29,6 +29,7 @@ type runner struct {
 	cfg        Config
 	state      *state
 	cgroups    *cgroups
+	v1         string               // where the controllers of cgroup v1 are
 	forked     func(service string) // called between a fork and its record: a test makes that moment long
 	bootID     string
 	pidNS      string
@@ -238,6 +239,7 @@ func newRunner(cfg Config) (*runner, error) {
 			r.policy.past[s.Name] = p2pnode.Incarnation{Epoch: st.epoch, N: recalledFrom} // numbers never go back
 		}
 	}
+	r.v1 = groupRoot
 	r.cgroups = openCgroups(st.identity())
 	r.memory = openKernelLog()
 	r.programs = newPrograms(st)

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -213,6 +215,7 @@ func TestNothingIsEndedForWantOfAScope(t *testing.T) {
 			}
 		}
 	}
+	began := time.Now()
 	for _, target := range []string{"db", "base", "all"} {
 		_, err := h.c.Restart(t.Context(), target, VerbOptions{})
 		asIs("a restart of "+target, err)
@@ -222,8 +225,9 @@ func TestNothingIsEndedForWantOfAScope(t *testing.T) {
 	plantFile(t, filepath.Join(h.dir, "reload.json"), specsJSON(t, base, db, changed, hung))
 	_, err := h.c.Reload(t.Context(), false)
 	asIs("a reload", err)
-	if raw, _ := os.ReadFile(asked); len(raw) != len("x\n") {
-		t.Errorf("systemd was asked %q", raw)
+	raw, _ := os.ReadFile(asked)
+	if n, took := len(raw)/len("x\n"), time.Since(began); n == 0 || n > 1+int(took/scopeWait) {
+		t.Errorf("systemd was asked %d times in %v", n, took)
 	}
 	if res, err := h.c.Restart(t.Context(), "bare", VerbOptions{}); err != nil || !res.OK {
 		t.Errorf("one without limits: %+v, %v", res, err)
@@ -234,12 +238,101 @@ func TestNothingIsEndedForWantOfAScope(t *testing.T) {
 		return h.status("hung").State == p2pnode.StateHung && strings.Contains(h.status("hung").Why, "no scope today")
 	})
 	asIs("it hangs", errors.New("no scope today"))
+	plantFile(t, hangs+".well", "")
+	h.await("hung", p2pnode.StateUp)
 	again(false)
 	plantFile(t, hangs, "")
 	h.awaitNew("hung", was["hung"])
 	if res, err := h.c.Restart(t.Context(), "db", VerbOptions{}); err != nil || !res.OK || h.status("db").PID == was["db"] {
 		t.Errorf("where the limits are held again: %+v, %v", res, err)
 	}
+}
+
+// What was kept for want of a scope and works again is not ended when there is one: it was
+// stopped and goes on, or it hung and says that it does not, also while systemd is asked.
+func TestWhatWorksAgainIsNotEndedForAScope(t *testing.T) {
+	need.Root(t, "limits of a whole service are wanted")
+	dir := t.TempDir()
+	asking := filepath.Join(dir, "asking")
+	plantFile(t, filepath.Join(dir, "bin/systemd-run"), "#!/bin/sh\n>"+asking+"; sleep 1; echo no scope today >&2; exit 1\n")
+	t.Setenv("PATH", filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
+	hangs := filepath.Join(dir, "hangs")
+	frozen, hung := service("frozen", "part:sleep"), service("hung", "part:confess", hangs)
+	frozen.StopGrace = 100 * time.Millisecond
+	hung.Watchdog, hung.Ready = time.Hour, p2pnode.ReadyNotify
+	services := []p2pnode.ServiceSpec{frozen, hung}
+	for i := range services {
+		services[i].Limits.MemoryTotal, services[i].Manual = new(uint64(1<<30)), true
+	}
+	h := newHost(t, daemonConfig{NoSystemd: true, Services: services})
+	there := filepath.Join(h.dir, "cgroup/v1/memory/cgroup.procs") // who holds the limits
+	plantFile(t, filepath.Join(h.dir, "cgroup/cgroup.controllers"), "memory\n")
+	if err := os.MkdirAll(filepath.Join(h.dir, "cgroup/ours"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for round, whileAsked := range []bool{true, false} {
+		plantFile(t, there, "")
+		was := map[string]int{}
+		for _, s := range services {
+			if res, err := h.c.Start(t.Context(), s.Name, VerbOptions{}); err != nil || !res.OK {
+				t.Fatalf("%+v, %v", res, err)
+			}
+			was[s.Name] = h.await(s.Name, p2pnode.StateUp).PID
+		}
+		if err := os.Remove(there); err != nil {
+			t.Fatal(err)
+		}
+		for name, state := range map[string]p2pnode.ServiceState{"frozen": p2pnode.StateFrozen, "hung": p2pnode.StateHung} {
+			os.Remove(asking)
+			if name == "frozen" {
+				need.Had(t, syscall.Kill(was[name], syscall.SIGSTOP))
+			} else {
+				plantFile(t, hangs, "")
+			}
+			kept := func() bool { s := h.status(name); return s.State == state && strings.Contains(s.Why, "no scope today") }
+			if whileAsked {
+				eventually(t, "systemd is asked for "+name, func() bool { _, err := os.Stat(asking); return err == nil })
+			} else {
+				eventually(t, name+" is kept", kept)
+			}
+			if name == "frozen" {
+				need.Had(t, syscall.Kill(was[name], syscall.SIGCONT))
+			} else {
+				plantFile(t, hangs+".well", "")
+			}
+			h.await(name, p2pnode.StateUp)
+			time.Sleep(scopeWait) // no answer of systemd holds any more
+		}
+		plantFile(t, there, "")
+		time.Sleep(3 * blockedEvery / 2)
+		for name, pid := range was {
+			if s := h.status(name); s.PID != pid || s.State != p2pnode.StateUp {
+				t.Errorf("round %d: %s was %d, is %+v", round, name, pid, s)
+			}
+		}
+	}
+}
+
+// What is to be ended is looked at once more when its limits are to be had.
+func TestTheLookBeforeTheEnd(t *testing.T) {
+	cmd := osexec.Command("sleep", "1000")
+	pid := stays(t, cmd)
+	st, err := readStat(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, ok := watchPID(pid, st.ticks)
+	if !ok {
+		t.Fatal("it is not there")
+	}
+	defer p.close()
+	r, job := &runner{}, startJob{old: p, eff: effStart{class: p2pnode.ClassFrozen}}
+	syscall.Kill(pid, syscall.SIGSTOP)
+	eventually(t, "it is stopped", func() bool { return !r.worksAgain(job) })
+	syscall.Kill(pid, syscall.SIGCONT)
+	eventually(t, "it goes on", func() bool { return r.worksAgain(job) })
+	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, "it is dead", func() bool { return !r.worksAgain(job) })
 }
 
 func specsJSON(t *testing.T, specs ...p2pnode.ServiceSpec) string {

@@ -13,6 +13,7 @@ import (
 	"p2pnode"
 	"p2pnode/exec/disk"
 	"p2pnode/exec/logs"
+	"p2pnode/exec/notify"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,8 +74,13 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		return w
 	}
 	if job.eff.live { // it may be of some use yet: it is not ended for what cannot be started
-		if _, res.err = l.holders(ctx, job.id); res.err != nil {
+		var held []holder
+		if held, res.err = l.holders(ctx, job.id); res.err != nil {
 			res.world = world()
+			return res
+		}
+		if len(held) > 0 && r.worksAgain(job) { // systemd may have taken seconds
+			res.err = &cannotRun{startNeedless, "it works again"}
 			return res
 		}
 	}
@@ -103,6 +109,26 @@ func (r *runner) start(ctx context.Context, job startJob) startResult {
 		PID: res.proc.pid, By: job.eff.by, Op: job.eff.op,
 	})
 	return res
+}
+
+// worksAgain reports whether the process that a job is to end does again what it is to be
+// ended for, as far as a short look shows.
+func (r *runner) worksAgain(job startJob) (again bool) {
+	if job.old == nil {
+		return false
+	}
+	switch job.eff.class {
+	case p2pnode.ClassFrozen:
+		st, err := readStat(job.old.pid)
+		return err == nil && st.ticks == job.old.ticks && !strings.ContainsRune("tTZX", rune(st.state))
+	case p2pnode.ClassHung:
+		r.ask(func() {
+			k, s := r.kids[job.eff.name], r.policy.svcs[job.eff.name]
+			again = k != nil && k.proc == job.old && s != nil && s.health.cures() &&
+				slices.ContainsFunc(k.early, func(m notify.Message) bool { return m.Watchdog && r.speaksFor(k, m) })
+		})
+	}
+	return again
 }
 
 // deadOf is the main process that a start replaces, where it was not ours to reap. Door
