@@ -129,7 +129,7 @@ func (h *powered) are(want map[string]p2pnode.ServiceState) {
 func (h *powered) powersOff() time.Duration {
 	h.t.Helper()
 	took := h.goesDown()
-	if took > ownTime+3*time.Second {
+	if took > ownTime+10*time.Second {
 		h.t.Errorf("the host was down after %v", took)
 	}
 	return took
