@@ -157,7 +157,7 @@ func (l *launch) holdGroups(ctx context.Context, id identity, n uint64) error {
 		return err
 	}
 	for _, h := range wanted {
-		if err := l.holdIn(filepath.Join(h.dir, id.service+"@"+strconv.FormatUint(n, 10)), h); err != nil {
+		if err := l.holdIn(id.groupIn(h.dir, n), h); err != nil {
 			return &cannotRun{startMissing, fmt.Sprintf("limits: %s: the kernel refuses it (%v)%s", h.key, err, h.hint(err))}
 		}
 		*h.limit = nil
@@ -233,7 +233,12 @@ func (id identity) groups(controller string) string {
 
 // group is the group of incarnation n in a v1 hierarchy.
 func (id identity) group(controller string, n uint64) string {
-	return filepath.Join(id.groups(controller), id.service+"@"+strconv.FormatUint(n, 10))
+	return id.groupIn(id.groups(controller), n)
+}
+
+// groupIn is the group of incarnation n below a folder, of either version.
+func (id identity) groupIn(dir string, n uint64) string {
+	return filepath.Join(dir, id.service+"@"+strconv.FormatUint(n, 10))
 }
 
 // blame adds to the end of incarnation n that the kernel killed for want of memory in
